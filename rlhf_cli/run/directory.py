@@ -1,0 +1,162 @@
+"""The files of a run directory, and the few ways of writing to disk so that a crash never tears a file."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Names every file of the run at `root`; creates nothing."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.json"
+
+    @property
+    def config(self) -> Path:
+        """The configuration as the user gave it."""
+        return self.root / "config.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The configuration with defaults, `extends` and `--set` worked in."""
+        return self.root / "config.resolved.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    @property
+    def data_report(self) -> Path:
+        return self.root / "data" / "report.json"
+
+    @property
+    def samples(self) -> Path:
+        """A few rows as the model sees them."""
+        return self.root / "data" / "samples.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The final model: what `from_pretrained` loads."""
+        return self.root / "model"
+
+    @property
+    def adapter(self) -> Path:
+        """The final LoRA adapter, when the run trains one."""
+        return self.root / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+
+def fsync_path(path: Path) -> None:
+    """Flush a file or a directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` so that a reader, or a crash, sees the old content or the new, never a mixture."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_path(path.parent)
+
+
+def publish_dir(tmp: Path, final: Path, *, replace: bool = False) -> None:
+    """Flush everything under `tmp` and rename it to `final`, its sibling: `final` exists whole or not at all.
+
+    Raises OSError where `final` is a non-empty directory, unless `replace` moves the old one out of the way.
+    """
+    for folder, _, names in os.walk(tmp):
+        for name in names:
+            fsync_path(Path(folder, name))
+        fsync_path(Path(folder))
+    doomed = final.with_name(f".{final.name}.del-{uuid.uuid4().hex[:8]}")
+    if replace and final.exists():
+        final.rename(doomed)
+    tmp.rename(final)
+    fsync_path(final.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of the file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_dir(path: Path) -> str:
+    """Return the identity of a model directory: SHA-256 over its sorted relative names and their file hashes.
+
+    Hidden files and folders do not count: caches and editors leave them behind.
+    """
+    files = {file.relative_to(path): file for file in path.rglob("*") if file.is_file()}
+    visible = {name.as_posix(): file for name, file in files.items() if not _is_hidden(name)}
+    lines = [f"{sha256_file(visible[name])}  {name}\n" for name in sorted(visible)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _is_hidden(relative: Path) -> bool:
+    return any(part.startswith(".") for part in relative.parts)
+
+
+def append_json_line(path: Path, record: Mapping[str, object]) -> None:
+    """Append one JSON line and flush it to disk, closing a line that an earlier crash left torn."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    with path.open("a+b") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, object]]:
+    """Yield the objects of a JSON-lines file; a torn line is passed over, a missing file counts as empty."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record

@@ -1,0 +1,51 @@
+"""Tell failures with a known cause from bugs, and keep the traceback of either."""
+
+import errno
+import time
+import traceback
+from pathlib import Path
+
+from rlhf_cli.errors import ResourceError, RlhfError
+
+EXIT_BUG = 1
+EXIT_INTERRUPTED = 130
+
+_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_LESS_MEMORY = (
+    "Lower data.max_length or train.micro_tokens, set train.gradient_checkpointing: true, or train a LoRA."
+)
+
+
+def known_failure(error: BaseException) -> RlhfError | None:
+    """Return the RlhfError that says what happened, None for a bug. Never imports torch to find out."""
+    if isinstance(error, RlhfError):
+        return error
+    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
+        where = str(error.filename) if error.filename else None
+        return ResourceError("the disk, or your quota on it, is full", where=where, fix="Free some space.")
+    if _is_out_of_memory(error):
+        return ResourceError("out of memory", where=str(error).partition("\n")[0] or None, fix=_LESS_MEMORY)
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    # torch.OutOfMemoryError on devices; on the CPU torch raises a plain RuntimeError.
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the documented exit code of an exception that ends the program."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    known = known_failure(error)
+    return known.exit_code if known else EXIT_BUG
+
+
+def save_crash(folder: Path, error: BaseException) -> Path:
+    """Write the traceback to `folder`/crash-<time>.txt."""
+    path = folder / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    return path

@@ -1,0 +1,156 @@
+"""The life of a run: claim its directory, say and record what happens in it, and write down how it ended."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from rlhf_cli.errors import Preempted
+from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
+from rlhf_cli.run.directory import RunDir, append_json_line, write_atomic
+from rlhf_cli.run.failures import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
+from rlhf_cli.run.manifest import (
+    ConfigRecord,
+    Manifest,
+    Parent,
+    Result,
+    Status,
+    begin_attempt,
+    git_revision,
+    installed_versions,
+    utc_now,
+)
+from rlhf_cli.run.metrics import MetricsLog, json_numbers
+from rlhf_cli.run.progress import Bar, open_progress
+from rlhf_cli.run.signals import StopFlag
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage hands back: the path of its artifact, optimizer steps (or pairs) done, final metrics."""
+
+    artifact: Path
+    steps: int
+    metrics: Mapping[str, float]
+
+
+class Run:
+    """What a stage may do with its run; made by `open_run`."""
+
+    def __init__(self, run_dir: RunDir, manifest: Manifest, stop: StopFlag) -> None:
+        self.dir = run_dir
+        self.stage = manifest.stage
+        self.argv = tuple(manifest.argv)
+        self.metrics = MetricsLog(run_dir.metrics)
+        self.stop = stop
+        self.crash_file: Path | None = None
+        self._manifest = manifest
+
+    def say(self, text: str) -> None:
+        """Write to stderr, above the progress bar, and to log.txt with the time."""
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+        with self.dir.log.open("a", encoding="utf-8") as log:
+            log.write(f"{utc_now()} {text}\n")
+
+    def event(self, kind: str, **fields: object) -> None:
+        """Append what happened to events.jsonl; `fields` must be JSON-able."""
+        append_json_line(self.dir.events, {"time": round(time.time(), 3), "kind": kind, **fields})
+
+    def add_parent(self, role: str, path: Path | str, digest: str) -> None:
+        """Record what the run is made from; the same role and path from an earlier attempt is replaced."""
+        others = [old for old in self._manifest.parents if (old.role, old.path) != (role, str(path))]
+        self._manifest.parents = [*others, Parent(role=role, path=str(path), digest=digest)]
+        self._save()
+
+    def set_extra(self, key: str, value: object) -> None:
+        """Record something of this stage's own that later stages read, such as reward statistics."""
+        self._manifest.extra[key] = value
+        self._save()
+
+    def progress(self, total: int, *, start: int = 0) -> AbstractContextManager[Bar]:
+        """Show a loop of `total` steps of which `start` are done."""
+        return open_progress(self.stage, total, start=start, say=self.say)
+
+    def resumed(self, step: int) -> None:
+        """Record that this attempt goes on from the checkpoint at `step`."""
+        self._manifest.attempts[-1].resumed_from_step = step
+        self._save()
+        self.event("resumed", step=step)
+        self.say(f"resumed from step {step}")
+
+    def checkpointed(self, step: int) -> None:
+        """Record that the checkpoint at `step` is safe on disk."""
+        self._manifest.last_checkpoint_step = step
+        self._save()
+        self.event("checkpointed", step=step)
+
+    def finish(self, result: StageResult) -> None:
+        """Note the result; the run counts as completed once `open_run` ends without an exception."""
+        inside = result.artifact.is_relative_to(self.dir.root)
+        artifact = result.artifact.relative_to(self.dir.root) if inside else result.artifact.absolute()
+        metrics = json_numbers(result.metrics)
+        self._manifest.result = Result(artifact=str(artifact), steps=result.steps, metrics=metrics)
+
+    def record_end(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Write the outcome into the manifest, and the traceback of what is no RlhfError into a file."""
+        status, exit_code = self._outcome(error)
+        if status != "completed":
+            self._manifest.result = None
+        self._manifest.close_attempt(status, exit_code)
+        self._save()
+        self.event("ended", status=status, exit_code=exit_code)
+        if error is not None and exit_code != EXIT_INTERRUPTED and known_failure(error) is not error:
+            self.crash_file = save_crash(self.dir.root, error)
+
+    def _outcome(self, error: BaseException | None) -> tuple[Status, int]:
+        if error is not None:
+            return ("preempted" if isinstance(error, Preempted) else "failed"), exit_code_of(error)
+        return ("completed", 0) if self._manifest.result else ("failed", EXIT_BUG)
+
+    def _save(self) -> None:
+        self._manifest.write(self.dir)
+
+
+@contextmanager
+def open_run(
+    spec: RunSpec,
+    *,
+    fresh: bool = False,
+    differing_keys: Callable[[Tree, Tree], list[str]] = lambda old, new: [],
+) -> Iterator[Run]:
+    """Claim `spec.root`, start or continue the run in it, and record how the block ends.
+
+    Raises RunConflictError where the directory is in use, holds something else, or holds another configuration,
+    which `differing_keys(old_tree, new_tree)` spells out. `fresh` renames an old run to <name>.old-N.
+    """
+    with ExitStack() as stack:
+        old = stack.enter_context(claim_directory(spec, fresh=fresh, differing_keys=differing_keys))
+        run_dir = RunDir(spec.root)
+        manifest = _begin(spec, old)
+        manifest.write(run_dir)
+        write_atomic(run_dir.config, spec.source_text)
+        write_atomic(run_dir.resolved, spec.resolved_text)
+        run = Run(run_dir, manifest, stack.enter_context(StopFlag().installed()))
+        stack.push(run.record_end)
+        run.event("started", argv=list(spec.argv))
+        yield run
+
+
+def _begin(spec: RunSpec, old: Manifest | None) -> Manifest:
+    config = ConfigRecord(digest=spec.digest, tree=spec.tree)
+    manifest = old or Manifest(stage=spec.stage, config=config)
+    if manifest.attempts and manifest.attempts[-1].status == "running":
+        manifest.attempts[-1].status = "killed"
+    manifest.status, manifest.exit_code, manifest.result = "running", None, None
+    manifest.argv, manifest.config = list(spec.argv), config
+    seed = spec.tree.get("seed")
+    manifest.seed = seed if isinstance(seed, int) else None
+    manifest.versions, manifest.git = installed_versions(), git_revision()
+    manifest.attempts.append(begin_attempt())
+    return manifest
