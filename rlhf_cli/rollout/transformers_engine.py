@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from rlhf_cli.errors import DataError, Preempted
+from rlhf_cli.rollout.cache import reserve_cache
 from rlhf_cli.rollout.engine import Completion, Sampling
 
 # Rows leave once this share of the batch is done: each departure copies what is left of the cache.
@@ -101,7 +102,7 @@ class TransformersEngine:
         stop_ids = torch.tensor(sampling.stop_ids, device=limits.device, dtype=torch.long)
         tokens = torch.full_like(rows.uniforms, _NO_TOKEN, dtype=torch.long)
         logprobs = torch.zeros_like(rows.uniforms)
-        cache = DynamicCache(config=self.model.config)
+        cache = reserve_cache(self.model.config, width + tokens.shape[1])
         for step in range(tokens.shape[1]):
             if self.should_stop():
                 raise Preempted("interrupted while sampling")
