@@ -57,17 +57,14 @@ def dpo_loss(
     _check_label_smoothing(kind, label_smoothing)
     chosen = policy_chosen - reference_chosen
     rejected = policy_rejected - reference_rejected
+    per_token = _per_token(chosen, num_chosen_tokens) - _per_token(rejected, num_rejected_tokens)
     match kind:
         case "sigmoid":
             return smoothed_logistic(beta * (chosen - rejected), label_smoothing)
-        case "sigmoid_norm" | "ipo":
-            # An empty completion has log-ratio 0: the clamp only keeps 0/0 away.
-            per_token = chosen / num_chosen_tokens.clamp(min=1) - rejected / num_rejected_tokens.clamp(min=1)
-            return (
-                ipo(per_token, beta)
-                if kind == "ipo"
-                else smoothed_logistic(beta * per_token, label_smoothing)
-            )
+        case "sigmoid_norm":
+            return smoothed_logistic(beta * per_token, label_smoothing)
+        case "ipo":
+            return ipo(per_token, beta)
         case "aot":
             policy_gaps = (policy_chosen - policy_rejected).sort().values
             reference_gaps = (reference_chosen - reference_rejected).sort().values
@@ -183,6 +180,11 @@ def apo_down(a: Tensor, b: Tensor) -> Tensor:
     D'Oosterlinck et al. 2024 (arXiv 2408.06266) eq. 8.
     """
     return torch.sigmoid(a) + torch.sigmoid(b - a)
+
+
+def _per_token(sums: Tensor, num_tokens: Tensor) -> Tensor:
+    # An empty completion sums to 0: the clamp only keeps 0/0 away.
+    return sums / num_tokens.clamp(min=1)
 
 
 def _pointwise(kind: Literal["nca_pair", "bco_pair", "apo_zero", "apo_down"], a: Tensor, b: Tensor) -> Tensor:
