@@ -22,7 +22,7 @@ def reserve_cache(config: PretrainedConfig, num_columns: int) -> DynamicCache:
     return cache
 
 
-class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+class _ReservedLayer(DynamicLayer):  # type: ignore[no-untyped-call, unused-ignore]
     """A layer whose keys and values [R, heads, t, head_dim] are the written part of larger tensors.
 
     The base class's other methods read `keys` and `values` alone and hold as they are.

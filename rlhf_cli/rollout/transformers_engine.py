@@ -6,7 +6,7 @@ of the model's own arithmetic, which varies with the shape of the batch).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_cli.errors import DataError, Preempted
+from rlhf_cli.models.device import Autocast
 from rlhf_cli.rollout.cache import reserve_cache
 from rlhf_cli.rollout.engine import Completion, Sampling
 
@@ -36,7 +37,7 @@ class TransformersEngine:
         pad_id: int,
         *,
         chunk_size: int,
-        autocast: Callable[[], AbstractContextManager[object]],
+        autocast: Autocast,
         max_positions: int | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
