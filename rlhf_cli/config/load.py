@@ -1,0 +1,72 @@
+"""Load the configuration of one stage: compose, validate, and keep where every value came from."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from rlhf_cli.config.base import Section
+from rlhf_cli.config.compose import compose
+from rlhf_cli.config.explain import explain
+from rlhf_cli.config.problems import ConfigProblems
+from rlhf_cli.config.render import differing_keys, find_origins, render_tree
+from rlhf_cli.config.stages import STAGES
+from rlhf_cli.errors import UsageError
+
+__all__ = ["LoadedConfig", "differing_keys", "load_config", "render_resolved"]
+
+C = TypeVar("C", bound=Section)
+
+
+@dataclass(frozen=True)
+class LoadedConfig(Generic[C]):
+    """A valid configuration, as an object and as plain data.
+
+    `tree` has every default filled in. `origins` tells for each dotted key whether its value is from
+    `base.yaml:5`, `--set`, `--run-dir` or is the default. `digest` is the sha256 of all that can change
+    the result: the tree without run_dir, log and checkpoint.keep.
+    """
+
+    stage: str
+    config: C
+    path: Path
+    source_text: str
+    tree: dict[str, Any]
+    origins: Mapping[str, str]
+    digest: str
+
+
+def load_config(
+    stage: str, path: Path, overrides: Sequence[str] = (), run_dir: str | None = None
+) -> LoadedConfig[Any]:
+    """Read and validate the configuration of a stage; later overrides win, and `run_dir` over all.
+
+    Raises ConfigError with every mistake, and MissingInputError when `path` cannot be read.
+    """
+    if stage not in STAGES:
+        raise UsageError(f"there is no stage {stage!r}", fix=f"use one of {', '.join(STAGES)}")
+    document, source = compose(path, overrides, run_dir)
+    try:
+        config = STAGES[stage].model_validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        raise ConfigProblems(explain(stage, document, error)) from None
+    tree = config.model_dump(mode="json")
+    origins = find_origins(tree, document.values)
+    return LoadedConfig(stage, config, path, source.text, tree, origins, _digest(tree))
+
+
+def render_resolved(loaded: LoadedConfig[Any]) -> str:
+    """Write the whole configuration as YAML with each value's origin behind it; loading it gives the same tree."""
+    head = f"rlhf {loaded.stage}, resolved from {loaded.path}"
+    return render_tree(loaded.tree, loaded.origins, head)
+
+
+def _digest(tree: Mapping[str, Any]) -> str:
+    kept = {key: value for key, value in tree.items() if key not in ("run_dir", "log")}
+    if "checkpoint" in kept:
+        kept["checkpoint"] = {key: value for key, value in kept["checkpoint"].items() if key != "keep"}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,262 @@
+"""The sections that belong to one stage: losses, PPO with its rewards and rollouts, collection."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlhf_cli.config.base import (
+    Count,
+    Fraction,
+    FunctionName,
+    Name,
+    NonNegative,
+    Positive,
+    Refusal,
+    Section,
+    Smoothing,
+    refuse,
+)
+
+SMOOTHED_DPO_LOSSES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
+
+
+class SftLoss(Section):
+    """Which tokens carry the supervised loss."""
+
+    on: Literal["completion", "assistant", "all"] = "completion"
+    """Train on the completion, on every assistant turn, or on the prompt as well."""
+
+
+class RmLoss(Section):
+    """The Bradley-Terry loss of the reward model."""
+
+    ties: Literal["drop", "soft"] = "drop"
+    """Leave ties out, or train them towards a preference of one half."""
+    margin: Literal["none", "column"] = "none"
+    """Ask for the score difference in each row's `margin` column."""
+    center: NonNegative = 0.0
+    """Weight of the penalty on (chosen + rejected score) squared, which keeps scores around zero."""
+    label_smoothing: Smoothing = 0.0
+    """Assumed share of wrong preferences."""
+
+
+class DpoLoss(Section):
+    """The preference loss and its strength."""
+
+    type: Literal[
+        "sigmoid",
+        "hinge",
+        "ipo",
+        "exo_pair",
+        "nca_pair",
+        "robust",
+        "bco_pair",
+        "sppo_hard",
+        "aot",
+        "aot_unpaired",
+        "apo_zero",
+        "apo_down",
+        "discopop",
+        "sft",
+        "sigmoid_norm",
+    ] = "sigmoid"
+    """Which loss of the DPO family."""
+    beta: Positive = 0.1
+    """How strongly the policy is held to the reference; larger stays closer."""
+    label_smoothing: Smoothing = 0.0
+    """Assumed share of wrong preferences; with `sigmoid` this is cDPO."""
+    sft_weight: NonNegative = 0.0
+    """Adds this times the mean negative log-likelihood of the chosen tokens."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.label_smoothing > 0 and self.type not in SMOOTHED_DPO_LOSSES:
+            message = f"loss.label_smoothing has no effect with loss.type = {self.type}"
+            possible = ", ".join(SMOOTHED_DPO_LOSSES)
+            refuse([Refusal("label_smoothing", message, f"remove it, or use a type that has it: {possible}")])
+        return self
+
+
+class Rollout(Section):
+    """How the policy answers the prompts."""
+
+    engine: Literal["transformers"] = "transformers"
+    """What generates the answers."""
+    batch_size: Count = 512
+    """Prompts answered in one PPO iteration."""
+    max_new_tokens: Count = 256
+    """Longest answer, in tokens."""
+    temperature: Positive = 1.0
+    """Sampling temperature; the old and new log-probabilities use it too."""
+    chunk_size: Count = 64
+    """Rows decoded together; only speed and memory depend on it."""
+
+
+class ModelReward(Section):
+    """The score of a reward model."""
+
+    kind: Literal["model"]
+    """Scores with a reward model."""
+    path: Name
+    """A reward-model directory or a finished `train-rm` run."""
+    weight: float = 1.0
+    """What the score is multiplied by before the rewards are added."""
+
+
+class LengthReward(Section):
+    """The closeness of an answer's length to a target."""
+
+    kind: Literal["length"]
+    """Scores the number of tokens."""
+    target: Count
+    """The length, in tokens, that scores highest."""
+    weight: float = 1.0
+    """What the score is multiplied by before the rewards are added."""
+
+
+class RegexReward(Section):
+    """Whether a pattern occurs in the answer."""
+
+    kind: Literal["regex"]
+    """Scores 1 where the pattern occurs, else 0."""
+    pattern: Name
+    """A Python regular expression."""
+    weight: float = 1.0
+    """What the score is multiplied by before the rewards are added."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        try:
+            re.compile(self.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            refuse([Refusal("pattern", f"not a regular expression: {error}", "test it with Python's `re`")])
+        return self
+
+
+class FunctionReward(Section):
+    """The result of your own Python function."""
+
+    kind: Literal["function"]
+    """Scores with a Python function."""
+    function: FunctionName
+    """`package.module:function` or `file.py:function`; it takes the episodes and returns one score each."""
+    weight: float = 1.0
+    """What the score is multiplied by before the rewards are added."""
+
+
+RewardSource = Annotated[
+    ModelReward | LengthReward | RegexReward | FunctionReward, Field(discriminator="kind")
+]
+
+
+class Critic(Section):
+    """The value model of PPO."""
+
+    init: Literal["reward", "policy"] = "reward"
+    """Where its weights come from: the reward model with its head, or the policy with a new head."""
+    lr: Positive | None = None
+    """Its peak learning rate; null is `optim.lr`."""
+
+
+class Kl(Section):
+    """The price of leaving the reference model, taken off the reward of each token."""
+
+    coef: NonNegative = 0.05
+    """Reward lost for each nat of divergence; the starting value when `target` is set."""
+    estimator: Literal["k1"] = "k1"
+    """Estimator of the divergence from the sampled tokens: k1 is log p - log p_ref."""
+    target: Positive | None = None
+    """Divergence per answer, in nats, that `coef` is steered to; null keeps `coef` fixed."""
+    horizon: Count = 10_000
+    """Answers over which `coef` adapts; only with `target`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.target is not None and self.coef == 0:
+            message = "ppo.kl.target cannot steer ppo.kl.coef = 0, which stays 0 when it is scaled"
+            refuse([Refusal("target", message, "start from a positive `coef`")])
+        return self
+
+
+class Ppo(Section):
+    """Proximal policy optimisation."""
+
+    epochs: Count = 4
+    """Passes over each batch of answers."""
+    minibatches: Count = 1
+    """Parts of each pass; every part is one optimizer step."""
+    clip: Positive = 0.2
+    """Largest change of the probability ratio that still has a gradient."""
+    value_clip: Positive = 0.2
+    """Largest change of a value from the one predicted at sampling time that still has a gradient."""
+    value_coef: NonNegative = 0.1
+    """Weight of the value loss."""
+    gamma: Fraction = 1.0
+    """Discount of later rewards, per token."""
+    lam: Fraction = 0.95
+    """Weight of longer returns in the generalised advantage estimate."""
+    kl: Kl = Kl()
+    """The price of leaving the reference model."""
+    advantage: Literal["gae"] = "gae"
+    """How advantages are estimated."""
+    missing_eos_score: float = -1.0
+    """Score of an answer that was cut off before it ended."""
+    score_clip: Positive = 5.0
+    """Largest normalised score, in either direction."""
+    iterations: Count | None = None
+    """Stop after this many rounds of sampling and training."""
+    whiten: bool = True
+    """Bring advantages to mean 0 and standard deviation 1 over the whole batch."""
+
+
+class Candidate(Section):
+    """A model that answers the prompts."""
+
+    path: Name
+    """A model directory, a finished run directory, or a Hugging Face model name."""
+    revision: Name | None = None
+    """Branch, tag or commit of a Hugging Face model."""
+    temperature: NonNegative = 1.0
+    """Sampling temperature; 0 always takes the likeliest token."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that together have this probability."""
+
+
+class Generation(Section):
+    """How the candidates answer."""
+
+    max_new_tokens: Count = 256
+    """Longest answer, in tokens."""
+    batch_size: Count = 64
+    """Prompts answered together."""
+
+
+class TerminalLabeler(Section):
+    """You, in the terminal."""
+
+    kind: Literal["terminal"]
+    """Asks in the terminal which answer is better."""
+    annotator: Name | None = None
+    """Name stored with each vote; null is the login name."""
+
+
+class RuleLabeler(Section):
+    """A Python function that judges."""
+
+    kind: Literal["rule"]
+    """Asks a Python function which answer is better."""
+    function: FunctionName
+    """`package.module:function` or `file.py:function`; it compares two answers to a prompt."""
+    noise: Fraction = 0.0
+    """Probability of flipping a decided vote."""
+
+
+Labeler = Annotated[TerminalLabeler | RuleLabeler, Field(discriminator="kind")]
+
+
+class Export(Section):
+    """How votes become training rows."""
+
+    ties: Literal["drop", "half"] = "drop"
+    """Leave ties out, or write them with a preference of one half."""

@@ -1,0 +1,229 @@
+"""One configuration per stage: the YAML file as a whole, and the rules that join its sections."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rlhf_cli.config.base import Count, Name, Refusal, Section, refuse
+from rlhf_cli.config.sections import (
+    Candidate,
+    Checkpoint,
+    Critic,
+    Data,
+    DpoLoss,
+    Eval,
+    Export,
+    Generation,
+    Labeler,
+    Log,
+    Loop,
+    Model,
+    ModelReward,
+    Optim,
+    Ppo,
+    PpoOptim,
+    RewardSource,
+    RmLoss,
+    Rollout,
+    SftLoss,
+    Source,
+    TerminalLabeler,
+    Train,
+)
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class SftConfig(Section):
+    """`rlhf sft`: fine-tune a language model on demonstrations."""
+
+    run_dir: Name
+    """Directory that holds everything this run writes."""
+    seed: Seed = 0
+    """Decides every random choice."""
+    model: Model
+    """The model to train."""
+    data: Data
+    """The demonstrations."""
+    optim: Optim = Optim()
+    """The optimizer."""
+    train: Train = Train()
+    """The training loop."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When to write checkpoints."""
+    log: Log = Log()
+    """How often to report."""
+    eval: Eval = Eval()
+    """How often to evaluate."""
+    loss: SftLoss = SftLoss()
+    """Which tokens carry the loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(_length_refusals(self.model, self.data))
+        return self
+
+
+class TrainRmConfig(Section):
+    """`rlhf train-rm`: train a reward model on preferences."""
+
+    run_dir: Name
+    """Directory that holds everything this run writes."""
+    seed: Seed = 0
+    """Decides every random choice."""
+    model: Model
+    """The model the reward model starts from."""
+    data: Data
+    """The preferences."""
+    optim: Optim = Optim()
+    """The optimizer."""
+    train: Train = Train()
+    """The training loop."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When to write checkpoints."""
+    log: Log = Log()
+    """How often to report."""
+    eval: Eval = Eval()
+    """How often to evaluate."""
+    loss: RmLoss = RmLoss()
+    """The preference loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(_length_refusals(self.model, self.data))
+        return self
+
+
+class DpoConfig(Section):
+    """`rlhf dpo`: train a policy directly on preferences."""
+
+    run_dir: Name
+    """Directory that holds everything this run writes."""
+    seed: Seed = 0
+    """Decides every random choice."""
+    model: Model
+    """The policy to train."""
+    reference: Name | None = None
+    """The model the policy is held to; null is the policy as it starts."""
+    data: Data
+    """The preferences."""
+    optim: Optim = Optim()
+    """The optimizer."""
+    train: Train = Train()
+    """The training loop."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When to write checkpoints."""
+    log: Log = Log()
+    """How often to report."""
+    eval: Eval = Eval()
+    """How often to evaluate."""
+    loss: DpoLoss = DpoLoss()
+    """The preference loss."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(_length_refusals(self.model, self.data))
+        return self
+
+
+class PpoConfig(Section):
+    """`rlhf ppo`: train a policy on rewards for its own answers."""
+
+    run_dir: Name
+    """Directory that holds everything this run writes."""
+    seed: Seed = 0
+    """Decides every random choice."""
+    model: Model
+    """The policy to train."""
+    reference: Name | None = None
+    """The model the policy is held to; null is the policy as it starts."""
+    data: Data
+    """The prompts."""
+    optim: PpoOptim = PpoOptim()
+    """The optimizer."""
+    train: Loop = Loop()
+    """The training loop; steps are optimizer steps, epochs are passes over the prompts."""
+    checkpoint: Checkpoint = Checkpoint()
+    """When to write checkpoints."""
+    log: Log = Log()
+    """How often to report."""
+    eval: Eval = Eval()
+    """How often to evaluate."""
+    reward: list[RewardSource] = Field(min_length=1)
+    """What is rewarded; the weighted scores are added."""
+    critic: Critic = Critic()
+    """The value model."""
+    rollout: Rollout = Rollout()
+    """How the policy answers."""
+    ppo: Ppo = Ppo()
+    """The algorithm."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refusals = _length_refusals(self.model, self.data)
+        if self.critic.init == "reward" and not any(isinstance(r, ModelReward) for r in self.reward):
+            message = "critic.init = reward needs a `kind: model` source in reward"
+            refusals.append(
+                Refusal("critic.init", message, "set `critic.init: policy`, or add a reward model")
+            )
+        if self.ppo.minibatches > self.rollout.batch_size:
+            message = (
+                f"larger than rollout.batch_size = {self.rollout.batch_size}: some minibatches would be empty"
+            )
+            refusals.append(Refusal("ppo.minibatches", message, "use at most one minibatch per prompt"))
+        refuse(refusals)
+        return self
+
+
+class CollectConfig(Section):
+    """`rlhf collect`: sample answers and ask which are better."""
+
+    run_dir: Name
+    """Directory that holds everything this run writes."""
+    seed: Seed = 0
+    """Decides every random choice."""
+    kind: Literal["preferences"] = "preferences"
+    """What is collected."""
+    prompts: list[Source] = Field(min_length=1)
+    """Where the prompts come from."""
+    candidates: list[Candidate] = Field(min_length=1, max_length=2)
+    """The models that answer; a single one answers each prompt twice."""
+    labeler: Labeler = TerminalLabeler(kind="terminal")
+    """Who judges."""
+    generation: Generation = Generation()
+    """How the candidates answer."""
+    limit: Count | None = None
+    """Stop after this many pairs."""
+    max_prompt_length: Count = 1024
+    """Longest prompt, in tokens; longer ones are left out and counted."""
+    template: Literal["auto", "chat", "plain"] = "auto"
+    """Whether prompts go through the chat template; `auto` does so for conversations."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """Whether a row that cannot be read stops the run or is counted and left out."""
+    export: Export = Export()
+    """How votes become training rows."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if all(c.temperature == 0 and c == self.candidates[0] for c in self.candidates):
+            message = "both candidates would give the same answers: same model, temperature 0"
+            if len(self.candidates) == 1:
+                message = "a single entry in candidates answers twice, and at temperature 0 both answers are the same"
+            refuse([Refusal("candidates.0.temperature", message, "use a temperature above 0")])
+        return self
+
+
+STAGES: dict[str, type[Section]] = {
+    "sft": SftConfig,
+    "collect": CollectConfig,
+    "train-rm": TrainRmConfig,
+    "ppo": PpoConfig,
+    "dpo": DpoConfig,
+}
+
+
+def _length_refusals(model: Model, data: Data) -> list[Refusal]:
+    if model.from_scratch is None or model.from_scratch.max_positions >= data.max_length:
+        return []
+    message = f"longer than model.from_scratch.max_positions = {model.from_scratch.max_positions}"
+    return [Refusal("data.max_length", f"{data.max_length} is {message}", "lower it, or raise max_positions")]
