@@ -43,7 +43,7 @@ def find_completed(spec: RunSpec) -> Manifest | None:
 def claim_directory(
     spec: RunSpec, *, fresh: bool, differing_keys: Callable[[Tree, Tree], list[str]]
 ) -> Iterator[Manifest | None]:
-    """Hold the lock of `spec.root` inside the block; yield the record of the run to continue, if there is one.
+    """Hold the lock of `spec.root` inside the block; yield the record of the run to continue, if any.
 
     `fresh` first renames an old run, never another kind of directory, to <name>.old-N.
     Raises RunConflictError where the directory cannot be used.

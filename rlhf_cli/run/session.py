@@ -25,6 +25,7 @@ from rlhf_cli.run.manifest import (
 )
 from rlhf_cli.run.metrics import MetricsLog, json_numbers
 from rlhf_cli.run.progress import Bar, open_progress
+from rlhf_cli.run.report import write_report
 from rlhf_cli.run.signals import StopFlag
 
 
@@ -47,7 +48,7 @@ class Run:
         self.metrics = MetricsLog(run_dir.metrics)
         self.stop = stop
         self.crash_file: Path | None = None
-        self._manifest = manifest
+        self.manifest = manifest
 
     def say(self, text: str) -> None:
         """Write to stderr, above the progress bar, and to log.txt with the time."""
@@ -62,13 +63,13 @@ class Run:
 
     def add_parent(self, role: str, path: Path | str, digest: str) -> None:
         """Record what the run is made from; the same role and path from an earlier attempt is replaced."""
-        others = [old for old in self._manifest.parents if (old.role, old.path) != (role, str(path))]
-        self._manifest.parents = [*others, Parent(role=role, path=str(path), digest=digest)]
+        others = [old for old in self.manifest.parents if (old.role, old.path) != (role, str(path))]
+        self.manifest.parents = [*others, Parent(role=role, path=str(path), digest=digest)]
         self._save()
 
     def set_extra(self, key: str, value: object) -> None:
         """Record something of this stage's own that later stages read, such as reward statistics."""
-        self._manifest.extra[key] = value
+        self.manifest.extra[key] = value
         self._save()
 
     def progress(self, total: int, *, start: int = 0) -> AbstractContextManager[Bar]:
@@ -77,14 +78,14 @@ class Run:
 
     def resumed(self, step: int) -> None:
         """Record that this attempt goes on from the checkpoint at `step`."""
-        self._manifest.attempts[-1].resumed_from_step = step
+        self.manifest.attempts[-1].resumed_from_step = step
         self._save()
         self.event("resumed", step=step)
         self.say(f"resumed from step {step}")
 
     def checkpointed(self, step: int) -> None:
         """Record that the checkpoint at `step` is safe on disk."""
-        self._manifest.last_checkpoint_step = step
+        self.manifest.last_checkpoint_step = step
         self._save()
         self.event("checkpointed", step=step)
 
@@ -93,7 +94,7 @@ class Run:
         inside = result.artifact.is_relative_to(self.dir.root)
         artifact = result.artifact.relative_to(self.dir.root) if inside else result.artifact.absolute()
         metrics = json_numbers(result.metrics)
-        self._manifest.result = Result(artifact=str(artifact), steps=result.steps, metrics=metrics)
+        self.manifest.result = Result(artifact=str(artifact), steps=result.steps, metrics=metrics)
 
     def record_end(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
@@ -101,20 +102,24 @@ class Run:
         """Write the outcome into the manifest, and the traceback of what is no RlhfError into a file."""
         status, exit_code = self._outcome(error)
         if status != "completed":
-            self._manifest.result = None
-        self._manifest.close_attempt(status, exit_code)
+            self.manifest.result = None
+        self.manifest.close_attempt(status, exit_code)
         self._save()
         self.event("ended", status=status, exit_code=exit_code)
         if error is not None and exit_code != EXIT_INTERRUPTED and known_failure(error) is not error:
             self.crash_file = save_crash(self.dir.root, error)
+        try:
+            write_report(self.dir.root)
+        except OSError as problem:
+            self.say(f"warning: no report.html: {problem}")
 
     def _outcome(self, error: BaseException | None) -> tuple[Status, int]:
         if error is not None:
             return ("preempted" if isinstance(error, Preempted) else "failed"), exit_code_of(error)
-        return ("completed", 0) if self._manifest.result else ("failed", EXIT_BUG)
+        return ("completed", 0) if self.manifest.result else ("failed", EXIT_BUG)
 
     def _save(self) -> None:
-        self._manifest.write(self.dir)
+        self.manifest.write(self.dir)
 
 
 @contextmanager
@@ -126,7 +131,7 @@ def open_run(
 ) -> Iterator[Run]:
     """Claim `spec.root`, start or continue the run in it, and record how the block ends.
 
-    Raises RunConflictError where the directory is in use, holds something else, or holds another configuration,
+    Raises RunConflictError where the directory is in use, or holds something else or another configuration,
     which `differing_keys(old_tree, new_tree)` spells out. `fresh` renames an old run to <name>.old-N.
     """
     with ExitStack() as stack:
