@@ -29,7 +29,9 @@ def fault_in_node(node: ast.AST) -> str | None:
             return fault_in_function(node)
         case ast.Name(id="hasattr" | "getattr" as name):
             return f"{name}: give the thing a type instead"
-        case ast.ExceptHandler(type=caught) if caught is None or BROAD & names_in(caught):
+        case ast.ExceptHandler(type=caught) if (
+            caught is None or BROAD & names_in(caught)
+        ) and not raises_again(node):
             return "a broad except hides bugs; name the error"
         case ast.Call(func=ast.Attribute(attr="suppress"), args=caught) if any(
             BROAD & names_in(c) for c in caught
@@ -55,6 +57,12 @@ def fault_in_function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str | Non
     if parameters > MAX_PARAMETERS:
         return f"{node.name} has {parameters} parameters, {MAX_PARAMETERS} at most"
     return None
+
+
+def raises_again(handler: ast.ExceptHandler) -> bool:
+    """Tell whether a handler cleans up and ends with a bare `raise`: that one hides nothing."""
+    last = handler.body[-1]
+    return isinstance(last, ast.Raise) and last.exc is None
 
 
 def names_in(node: ast.AST) -> set[str]:
@@ -116,8 +124,8 @@ def test_no_file_names_a_private_place():
         "def f():\n" + "    x\n" * 60,
         "def f(a, b, c, d, e, *, f, g, h, i, j): ...",
         "getattr(a, 'b')",
-        "try:\n    x\nexcept:\n    raise",
-        "try:\n    x\nexcept (OSError, Exception):\n    raise",
+        "try:\n    x\nexcept:\n    y",
+        "try:\n    x\nexcept (OSError, Exception):\n    raise DataError",
         "with contextlib.suppress(Exception):\n    x",
         "import pickle",
         "from torch import load",
@@ -131,7 +139,8 @@ def test_each_rule_can_fail(text: str):
 
 
 @pytest.mark.parametrize(
-    "text", ["x\n" * 300, "def f():\n" + "    x\n" * 59, "try:\n    x\nexcept OSError:\n    raise"]
+    "text",
+    ["x\n" * 300, "def f():\n" + "    x\n" * 59, "try:\n    x\nexcept BaseException:\n    y\n    raise"],
 )
 def test_the_limits_themselves_are_allowed(text: str):
     assert not list(faults_in(text, may_print=False))
