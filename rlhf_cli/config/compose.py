@@ -21,28 +21,26 @@ RUN_DIR = "--run-dir"
 def compose(path: Path, overrides: Sequence[str], run_dir: str | None) -> tuple[Document, Text]:
     """Read `path` and what it extends, then apply the overrides in order; return the tree and the file's text.
 
-    Raises ConfigProblems, or MissingInputError when `path` cannot be read.
+    Mistakes that leave a tree to check are in the document's `problems`. Raises ConfigProblems for the
+    others, and MissingInputError when `path` cannot be read.
     """
     source = decode(_read(path), str(path))
     document = _load(source, path, ())
-    problems: list[Problem] = []
     for override in overrides:
         try:
             _apply(document, override)
         except ConfigProblems as error:
-            problems.extend(error.problems)
+            document.problems.extend(error.problems)
     if run_dir is not None:
-        problems.extend(_put_run_dir(document, run_dir))
-    problems.extend(interpolate_document(document))
-    if problems:
-        raise ConfigProblems(problems)
+        document.problems.extend(_put_run_dir(document, run_dir))
+    document.problems.extend(interpolate_document(document))
     return document, source
 
 
 def _put_run_dir(document: Document, run_dir: str) -> list[Problem]:
     _forget(document, ("run_dir",))
     spot = Spot(RUN_DIR, 0, len(RUN_DIR) + 2, f"{RUN_DIR} {run_dir}")
-    document.data["run_dir"] = escape(run_dir)
+    document.data["run_dir"] = escape(UNSTORABLE.sub("", run_dir))
     document.keys["run_dir",] = document.values["run_dir",] = spot
     if UNSTORABLE.search(run_dir):
         return [problem(spot, "this text has a character that cannot be stored", key="run_dir")]
@@ -119,6 +117,7 @@ def _overlay(below: Document, above: Document) -> None:
     below.keys.update(above.keys)
     below.values.update(above.values)
     below.plain.update(above.plain)
+    below.problems.extend(above.problems)
 
 
 def _merge(below: Any, above: Any, path: KeyPath, replaced: list[KeyPath]) -> Any:
@@ -152,6 +151,7 @@ def _apply(document: Document, override: str) -> None:
         )
         raise ConfigProblems([problem(spot, message, key=name)])
     value = parse(source)
+    document.problems.extend(value.problems)
     path = _assign(document, keys, value.data, spot)
     _forget(document, path)
     document.keys[path] = spot

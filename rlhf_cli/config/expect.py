@@ -59,6 +59,8 @@ def describe(reading: Reading, errors: list[ErrorDetails]) -> Answer:
     if "" in wanted:
         return Answer(reading.path, errors[0]["msg"], "")
     message = f"{_shown(reading)} is not {' or '.join(wanted)}"
+    if len(errors) == 1 and errors[0]["type"] == "literal_error" and not wanted[0].startswith("one of"):
+        message += ", the only choice"
     return Answer(reading.path, message, _way_out(reading, errors))
 
 
@@ -137,10 +139,10 @@ def _way_out(reading: Reading, errors: list[ErrorDetails]) -> str:
 def _for_null(reading: Reading) -> str:
     key = reading.path[-1]
     info = reading.owner.model_fields.get(str(key)) if reading.owner else None
-    if info is None or info.is_required() or isinstance(info.default, Section):
-        return (
-            "give it a value" if info is None or info.is_required() else "give it a value, or remove the line"
-        )
+    if info is None or info.is_required():
+        return "give it a value"
+    if isinstance(info.default, Section):
+        return "give it keys, or remove the line"
     default = info.get_default(call_default_factory=True)
     shown = inline(list(default) if isinstance(default, tuple) else default)
     return f"give it a value, or remove the line to get {shown}"

@@ -24,7 +24,7 @@ class _Finding(NamedTuple):
 
 
 def explain(stage: str, document: Document, error: ValidationError) -> list[Problem]:
-    """Return the problems in reading order; a configuration made for another stage says so first."""
+    """Return one problem for each mistake, in no particular order."""
     findings = []
     for details in error.errors(include_url=False):
         path, owner = locate(STAGES[stage], document.data, details["loc"])
@@ -32,25 +32,16 @@ def explain(stage: str, document: Document, error: ValidationError) -> list[Prob
     groups: dict[KeyPath, list[_Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.path, []).append(finding)
-    problems: list[tuple[Spot, Problem]] = []
+    problems: list[Problem] = []
     for path, group in groups.items():
         is_union = any(other != path and other[: len(path)] == path for other in groups)
         if not is_union:
             problems.extend(_problems(stage, document, group))
-    return [*_stage_mismatch(stage, document), *sort_problems(problems)]
+    return problems
 
 
-def sort_problems(problems: list[tuple[Spot, Problem]]) -> list[Problem]:
-    """Order problems by file, line and column; the command line comes last."""
-
-    def place(item: tuple[Spot, Problem]) -> tuple[bool, str, int, int]:
-        spot = item[0]
-        return spot.file.startswith("--"), spot.file, spot.line, spot.column
-
-    return [found for _, found in sorted(problems, key=place)]
-
-
-def _stage_mismatch(stage: str, document: Document) -> list[Problem]:
+def stage_mismatch(stage: str, document: Document) -> list[Problem]:
+    """Return the problem that the configuration is made for another stage, when it is."""
     better = other_stage(stage, document.data)
     if better is None:
         return []
@@ -59,26 +50,26 @@ def _stage_mismatch(stage: str, document: Document) -> list[Problem]:
     return [problem(spot, message, help=f"run `rlhf {better} --config {spot.file}`")]
 
 
-def _problems(stage: str, document: Document, group: list[_Finding]) -> Iterator[tuple[Spot, Problem]]:
+def _problems(stage: str, document: Document, group: list[_Finding]) -> Iterator[Problem]:
     path, owner, error = group[0]
     if error["type"] == "extra_forbidden":
         spot = document.keys.get(path) or _nearest(document, path)
         help = unknown_key_help(stage, owner or STAGES[stage], path)
-        yield spot, problem(spot, "unknown key", key=path, help=help)
+        yield problem(spot, "unknown key", key=path, help=help)
     elif error["type"] == "missing" and isinstance(path[-1], str):
         spot = _nearest(document, path)
         help = missing_help(owner or STAGES[stage], path)
-        yield spot, problem(spot, "required key is missing", key=path, help=help)
+        yield problem(spot, "required key is missing", key=path, help=help)
     elif error["type"] == "refused":
         for key, message, help in error["ctx"]["refusals"]:
             full = (*path, *(int(part) if part.isdecimal() else part for part in key.split(".") if part))
             spot = document.values.get(full) or _nearest(document, full)
-            yield spot, problem(spot, message, key=full, help=help)
+            yield problem(spot, message, key=full, help=help)
     else:
         reading = Reading(path, owner, _value(document.data, path), document.plain.get(path))
         where, message, help = describe(reading, [finding.error for finding in group])
         spot = document.values.get(where) or _nearest(document, where)
-        yield spot, problem(spot, message, key=where, help=help)
+        yield problem(spot, message, key=where, help=help)
 
 
 def _nearest(document: Document, path: KeyPath) -> Spot:

@@ -48,10 +48,8 @@ def _walk(document: Document, data: Any, path: KeyPath, problems: list[Problem])
             document.plain[path] = text
             return resolve_scalar(text)
         return text
-    except InterpolationError as error:
+    except (InterpolationError, AmbiguousScalar) as error:
         message, help = error.args
-    except AmbiguousScalar as error:
-        message, help = str(error), f'quote it if it is text: "{data}"'
     problems.append(problem(document.values.get(path, Spot("")), message, key=path, help=help))
     return data
 

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from rlhf_cli.config.base import Section
 from rlhf_cli.config.compose import compose
-from rlhf_cli.config.explain import explain
-from rlhf_cli.config.problems import ConfigProblems
+from rlhf_cli.config.explain import explain, stage_mismatch
+from rlhf_cli.config.problems import ConfigProblems, in_order
 from rlhf_cli.config.render import differing_keys, find_origins, render_tree
 from rlhf_cli.config.stages import STAGES
+from rlhf_cli.config.yaml_source import Document
 from rlhf_cli.errors import UsageError
 
 __all__ = ["LoadedConfig", "differing_keys", "load_config", "render_resolved"]
@@ -50,10 +51,7 @@ def load_config(
     if stage not in STAGES:
         raise UsageError(f"there is no stage {stage!r}", fix=f"use one of {', '.join(STAGES)}")
     document, source = compose(path, overrides, run_dir)
-    try:
-        config = STAGES[stage].model_validate_json(json.dumps(document.data), strict=True)
-    except ValidationError as error:
-        raise ConfigProblems(explain(stage, document, error)) from None
+    config = _validate(stage, document)
     tree = config.model_dump(mode="json")
     origins = find_origins(tree, document.values)
     return LoadedConfig(stage, config, path, source.text, tree, origins, _digest(tree))
@@ -63,6 +61,18 @@ def render_resolved(loaded: LoadedConfig[Any]) -> str:
     """Write the whole configuration as YAML with each value's origin behind it; loading it gives the same tree."""
     head = f"rlhf {loaded.stage}, resolved from {loaded.path}"
     return render_tree(loaded.tree, loaded.origins, head)
+
+
+def _validate(stage: str, document: Document) -> Section:
+    """Check the tree against the stage's model. Raises ConfigProblems with all that is wrong in it."""
+    try:
+        config = STAGES[stage].model_validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        found = in_order([*document.problems, *explain(stage, document, error)])
+        raise ConfigProblems([*stage_mismatch(stage, document), *found]) from None
+    if document.problems:
+        raise ConfigProblems(in_order(document.problems))
+    return config
 
 
 def _digest(tree: Mapping[str, Any]) -> str:

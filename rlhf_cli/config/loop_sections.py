@@ -30,7 +30,7 @@ class Optim(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.schedule == "constant" and self.final_lr_ratio > 0:
-            message = "optim.final_lr_ratio has no effect with optim.schedule = constant"
+            message = "has no effect with optim.schedule = constant"
             refuse([Refusal("final_lr_ratio", message, "remove it, or use `schedule: linear`")])
         return self
 

@@ -23,22 +23,30 @@ class Spot(NamedTuple):
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake; `where` is `file:line:column`, `key` is dotted, `source` is the line it is on."""
+    """One mistake: its place, the dotted key, what is wrong, and what to do about it."""
 
-    where: str
+    spot: Spot
     key: str
     message: str
-    source: str
-    help: str
-    line: int
-    column: int
+    help: str = ""
+
+    @property
+    def where(self) -> str:
+        """`file:line:column`, or the file alone, or `--set`."""
+        file, line, column, _ = self.spot
+        return printable(f"{file}:{line}:{column}" if line else file)
+
+    @property
+    def source(self) -> str:
+        """The line the mistake is on, or the whole `--set`; empty when the file as a whole is meant."""
+        return self.spot.source
 
     def __str__(self) -> str:
         head = f"{self.where}: error: " + (f"{self.key}: " if self.key else "") + self.message
         lines = [head]
-        if self.column:
-            shown, caret = _window(self.source, self.column)
-            number = str(self.line) if self.line else ""
+        if self.spot.column:
+            shown, caret = _window(self.source, self.spot.column)
+            number = str(self.spot.line or "")
             lines += [f"{number:>6} | {shown}", f"{'':>6} | {caret}"]
         if self.help:
             lines.append(f"{'':>6} = help: {self.help}")
@@ -60,9 +68,16 @@ class ConfigProblems(ConfigError):
 
 def problem(spot: Spot, message: str, *, key: KeyPath | str = "", help: str = "") -> Problem:
     """Build the record of one mistake at `spot`."""
-    where = f"{spot.file}:{spot.line}:{spot.column}" if spot.line else spot.file
     name = key if isinstance(key, str) else dotted(key)
-    return Problem(where, printable(name), printable(message), spot.source, help, spot.line, spot.column)
+    return Problem(spot, printable(name), printable(message), printable(help))
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Sort by file, line and column, the command line last; of several at one place keep the first."""
+    first: dict[tuple[Spot, str], Problem] = {}
+    for found in problems:
+        first.setdefault((found.spot, "" if found.spot.column else found.key), found)
+    return sorted(first.values(), key=lambda found: _reading_order(found.spot))
 
 
 def dotted(path: KeyPath) -> str:
@@ -73,6 +88,11 @@ def dotted(path: KeyPath) -> str:
 def printable(text: str) -> str:
     """Replace characters that would break or disguise a line of output."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _reading_order(spot: Spot) -> tuple[bool, str, int, int]:
+    is_option = spot.file.startswith("--")
+    return (True, "", 0, 0) if is_option else (False, spot.file, spot.line, spot.column)
 
 
 def _window(source: str, column: int) -> tuple[str, str]:

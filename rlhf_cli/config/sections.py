@@ -153,16 +153,16 @@ class Model(Section):
     def _check(self) -> Self:
         refusals = []
         if self.path is not None and self.from_scratch is not None:
-            message = "model.path and model.from_scratch are both given"
+            message = "excludes model.from_scratch: exactly one of them says where to start"
             refusals.append(Refusal("path", message, "keep one of them"))
         if self.path is None and self.from_scratch is None:
-            message = "neither model.path nor model.from_scratch is given"
+            message = "needs exactly one of model.path and model.from_scratch"
             refusals.append(Refusal("", message, "add `path: <a model>` or `from_scratch: {}`"))
         if self.revision is not None and self.path is None:
-            message = "model.revision has no meaning without model.path"
+            message = "has no meaning without model.path"
             refusals.append(Refusal("revision", message, "remove `revision`"))
         if self.trust_remote_code and not re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
-            message = "model.trust_remote_code needs model.revision to be a commit hash of 40 hex digits"
+            message = "needs model.revision to be a commit hash of 40 hex digits"
             refusals.append(Refusal("trust_remote_code", message, "pin the commit whose code you have read"))
         refuse(refusals)
         return self
@@ -210,6 +210,6 @@ class Data(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.eval is not None and self.eval_fraction > 0:
-            message = "data.eval_fraction and data.eval both choose the evaluation rows"
+            message = "excludes data.eval: both choose the evaluation rows"
             refuse([Refusal("eval_fraction", message, "keep one of them")])
         return self

@@ -72,7 +72,7 @@ class DpoLoss(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.label_smoothing > 0 and self.type not in SMOOTHED_DPO_LOSSES:
-            message = f"loss.label_smoothing has no effect with loss.type = {self.type}"
+            message = f"has no effect with loss.type = {self.type}"
             possible = ", ".join(SMOOTHED_DPO_LOSSES)
             refuse([Refusal("label_smoothing", message, f"remove it, or use a type that has it: {possible}")])
         return self
@@ -174,7 +174,7 @@ class Kl(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.target is not None and self.coef == 0:
-            message = "ppo.kl.target cannot steer ppo.kl.coef = 0, which stays 0 when it is scaled"
+            message = "cannot steer ppo.kl.coef = 0, which stays 0 when it is scaled"
             refuse([Refusal("target", message, "start from a positive `coef`")])
         return self
 

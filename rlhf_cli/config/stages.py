@@ -162,7 +162,7 @@ class PpoConfig(Section):
     def _check(self) -> Self:
         refusals = _length_refusals(self.model, self.data)
         if self.critic.init == "reward" and not any(isinstance(r, ModelReward) for r in self.reward):
-            message = "critic.init = reward needs a `kind: model` source in reward"
+            message = "`reward` needs a source with `kind: model` in reward"
             refusals.append(
                 Refusal("critic.init", message, "set `critic.init: policy`, or add a reward model")
             )
@@ -206,7 +206,7 @@ class CollectConfig(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if all(c.temperature == 0 and c == self.candidates[0] for c in self.candidates):
-            message = "both candidates would give the same answers: same model, temperature 0"
+            message = "candidates.0 and candidates.1 would give the same answers: same model, temperature 0"
             if len(self.candidates) == 1:
                 message = "a single entry in candidates answers twice, and at temperature 0 both answers are the same"
             refuse([Refusal("candidates.0.temperature", message, "use a temperature above 0")])

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rlhf_cli.config.problems import ConfigProblems, KeyPath, Problem, Spot, problem
+from rlhf_cli.config.problems import ConfigProblems, KeyPath, Problem, Spot, in_order, problem
 
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 100
@@ -28,23 +28,26 @@ _HELP = {
     "mapping values are not allowed here": "quote a value that contains `: `, and check the indentation",
     "could not find expected ':'": "every line of a map is `key: value`, with a space after the colon",
     "expected <block end>": "the indentation does not match the lines above",
-    "found unexpected end of stream": "a quote or bracket is not closed",
     "found undefined alias": "an alias `*name` needs an anchor `&name` above it",
 }
 
 
 class AmbiguousScalar(ValueError):
-    """A scalar that YAML 1.1 and 1.2 read as different things; the text says which."""
+    """A scalar that YAML 1.1 and 1.2 read as different things; the arguments are the message and the help."""
 
 
 @dataclass
 class Document:
-    """Plain data, and for each path the spot of its key, of its value, and the text of an unquoted scalar."""
+    """Plain data, and for each path the spot of its key, of its value, and the text of an unquoted scalar.
+
+    `problems` are the mistakes that leave the rest of the data usable.
+    """
 
     data: Any = None
     keys: dict[KeyPath, Spot] = field(default_factory=dict)
     values: dict[KeyPath, Spot] = field(default_factory=dict)
     plain: dict[KeyPath, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
 
 
 class Text:
@@ -79,12 +82,14 @@ def resolve_scalar(text: str) -> str | int | float | bool | None:
     if text in _BOOLS:
         return _BOOLS[text]
     if _LEADING_ZERO.fullmatch(text):
-        raise AmbiguousScalar(f"{text} is octal to some readers of YAML and decimal to others")
+        message = f"{text} is octal to some readers of YAML and decimal to others"
+        raise AmbiguousScalar(message, f'quote it, "{text}", or write {int(text[:300])}')
     if _SEXAGESIMAL.fullmatch(text):
-        raise AmbiguousScalar(f"{text} is a number in base 60 to some readers of YAML and text to others")
+        message = f"{text} is a number in base 60 to some readers of YAML and text to others"
+        raise AmbiguousScalar(message, f'quote it: "{text}"')
     if _BASED.fullmatch(text) or _INT.fullmatch(text):
         if len(text) > 300:
-            raise AmbiguousScalar(f"a number of {len(text)} digits is too large")
+            raise AmbiguousScalar(f"a number of {len(text)} digits is too large", "write a smaller one")
         return int(text, 0)
     if _FLOAT.fullmatch(text):
         return float(text)
@@ -103,6 +108,10 @@ def decode(content: bytes, name: str) -> Text:
     try:
         return Text(name, content.decode("utf-8"))
     except UnicodeDecodeError as error:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise ConfigProblems(
+                [problem(Spot(name), "this is UTF-16", help="save the file as UTF-8")]
+            ) from None
         readable = Text(name, content.decode("utf-8", "replace"))
         offset = len(content[: error.start].decode("utf-8"))
         message = f"byte 0x{content[error.start]:02x} is not UTF-8"
@@ -110,9 +119,12 @@ def decode(content: bytes, name: str) -> Text:
 
 
 def parse(source: Text) -> Document:
-    """Parse one YAML document. Raises ConfigProblems with every mistake found."""
-    loader = _Loader(source)
+    """Parse one YAML document; mistakes that leave it readable are in its `problems`.
+
+    Raises ConfigProblems for the others.
+    """
     try:
+        loader = _Loader(source)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(source, error) from None
@@ -120,14 +132,16 @@ def parse(source: Text) -> Document:
         char = f"U+{ord(source.text[error.position]):04X}"
         raise source.error(error.position, f"character {char} is not allowed in YAML", "remove it") from None
     except (ValueError, OverflowError):
+        match = re.search(r"\\U[0-9a-fA-F]{8}", source.text)
         message = "an escape in this text is not a character"
-        raise source.error(loader.get_mark().index, message, "write text with \\ in single quotes") from None
+        raise source.error(
+            match.start() if match else 0, message, "write text with \\ in single quotes"
+        ) from None
     builder = _Builder(source)
     document = builder.document
     if node is not None:
         document.data = builder.build(node, (), 1)
-    if loader.problems or builder.problems:
-        raise ConfigProblems([*loader.problems, *builder.problems])
+    document.problems = in_order([*loader.problems, *builder.problems])
     return document
 
 
@@ -139,8 +153,7 @@ class _Loader(yaml.SafeLoader):
         self.problems: list[Problem] = []
         self.num_aliases = 0
         self.depth = 0
-        super().__init__("")
-        yaml.reader.Reader.__init__(self, source.text)
+        super().__init__(source.text)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -193,13 +206,14 @@ class _Builder:
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         if UNSTORABLE.search(node.value):
             self._note(node, path, "this text has a character that cannot be stored", "remove the escape")
+            return UNSTORABLE.sub("", node.value)
         if node.style is not None:
             return node.value
         self.document.plain[path] = node.value
         try:
             return resolve_scalar(node.value)
         except AmbiguousScalar as error:
-            self._note(node, path, str(error), f'quote it if it is text: "{node.value}"')
+            self._note(node, path, *error.args)
             return node.value
 
     def _pairs(self, node: yaml.Node, path: KeyPath, depth: int) -> dict[str, tuple[yaml.Node, yaml.Node]]:
@@ -245,7 +259,7 @@ class _Builder:
                 )
         if UNSTORABLE.search(node.value):
             self._note(node, path, "this key has a character that cannot be stored", "remove the escape")
-        return str(node.value)
+        return UNSTORABLE.sub("", node.value)
 
     def _note(self, node: yaml.Node, path: KeyPath, message: str, help: str) -> None:
         spot = self.source.spot(node.start_mark.index)
@@ -256,6 +270,10 @@ def _syntax_error(source: Text, error: yaml.MarkedYAMLError) -> ConfigProblems:
     mark = error.problem_mark or error.context_mark
     offset = mark.index if mark else 0
     message = str(error.problem or error.context)
+    if error.context_mark and "<stream end>" in message.replace("end of stream", "<stream end>"):
+        return source.error(
+            error.context_mark.index, "not YAML: this is never closed", "close the quote or bracket"
+        )
     if source.text[offset : offset + 1] == "\t":
         return source.error(offset, "a tab cannot indent YAML", "use spaces")
     if message.startswith("but found another document"):
