@@ -1,0 +1,132 @@
+"""A person at a terminal: shows the prompt and two answers, takes one key for a verdict."""
+
+import sys
+import time
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text as Styled
+
+from rlhf_cli.errors import UsageError
+from rlhf_cli.preference.inert import inert
+from rlhf_cli.preference.keys import Keys
+from rlhf_cli.preference.labeler import Choice, Question, Stop, Undo, Verdict
+from rlhf_cli.records import Message
+
+_WIDE = 100  # columns from which the answers stand side by side
+
+_CHOICES: dict[str, tuple[Choice, str]] = {
+    "a": ("first", "A is better"),
+    "b": ("second", "B is better"),
+    "t": ("tie", "a tie: equally good"),
+    "x": ("both_bad", "both are bad"),
+    "s": ("skip", "skip: cannot say"),
+}
+_COMMANDS = {
+    "u": "undo the last vote",
+    "r": "add a reason, then vote",
+    "?": "show these keys",
+    "q": "quit; every vote is saved already",
+}
+_KEYS = "a  b  better    t tie    x both bad    s skip    u undo    r reason    ? help    q quit"
+
+
+def require_terminal() -> None:
+    """Raise UsageError where no person can see the question and press a key."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "labeler.kind is terminal, and there is no terminal",
+            where="labeler.kind",
+            fix="run it in a terminal, or set labeler to {kind: rule, function: rlhf_cli.preference.rules:longer}",
+        )
+
+
+class TerminalLabeler:
+    """Asks the person at `keys` about what it draws on `console`."""
+
+    def __init__(self, console: Console, keys: Keys, *, name: str) -> None:
+        self.name = name
+        self._console = console
+        self._keys = keys
+
+    def label(self, question: Question) -> Verdict | Undo | Stop:
+        """Return the person's verdict; Stop at `q`, at the end of input, or when asked to stop."""
+        self._keys.discard()
+        self._console.print(question_view(question, wide=self._console.width >= _WIDE))
+        started = time.monotonic()
+        reason = ""
+        while (key := self._keys.key()) is not None and key.lower() != "q":
+            match key.lower():
+                case known if known in _CHOICES:
+                    choice, meaning = _CHOICES[known]
+                    self._say(meaning)
+                    return Verdict(choice, reason, round(time.monotonic() - started, 3))
+                case "u" if question.number > 1:
+                    self._say("undone")
+                    return Undo()
+                case "u":
+                    self._say("there is no vote to undo")
+                case "r":
+                    typed = self._ask_reason()
+                    if typed is None:
+                        return Stop()
+                    reason = typed
+                case _:
+                    self._console.print(help_view())
+        return Stop()
+
+    def _ask_reason(self) -> str | None:
+        self._console.print("reason: ", end="", style="bold")
+        reason = self._keys.line()
+        if reason is not None:
+            self._say("reason noted; now vote" if reason else "no reason")
+        return reason
+
+    def _say(self, text: str) -> None:
+        self._console.print(f"  {text}", style="green", markup=False)
+
+
+def question_view(question: Question, *, wide: bool) -> RenderableType:
+    """Lay one question out: progress, conversation, both answers, keys."""
+    title = f"{question.number} of {question.total}"
+    prompt = question.prompt
+    turns = (Message("prompt", prompt),) if isinstance(prompt, str) else prompt
+    answers = _side_by_side(question) if wide else _stacked(question)
+    keys = Styled(_KEYS, style="dim")
+    return Group(Styled(), Rule(title), *(_turn(turn) for turn in turns), answers, keys)
+
+
+def help_view() -> RenderableType:
+    """List every key with its meaning."""
+    table = Table.grid(padding=(0, 2))
+    for key, meaning in [*((k, m) for k, (_, m) in _CHOICES.items()), *_COMMANDS.items()]:
+        table.add_row(Styled(f"  {key}", style="bold"), Styled(meaning))
+    return table
+
+
+def _turn(message: Message) -> RenderableType:
+    role = Styled(inert(message.role), style="bold blue" if message.role == "user" else "bold magenta")
+    return Group(role, Padding(_content(message.content, empty="(empty)"), (0, 0, 1, 2)))
+
+
+def _side_by_side(question: Question) -> RenderableType:
+    table = Table(expand=True, padding=(0, 1), header_style="bold")
+    for label in "AB":
+        table.add_column(label, ratio=1, overflow="fold")
+    table.add_row(*(_content(answer) for answer in (question.first, question.second)))
+    return table
+
+
+def _stacked(question: Question) -> RenderableType:
+    answers = zip("AB", (question.first, question.second), strict=True)
+    return Group(*(Panel(_content(text), title=label, title_align="left") for label, text in answers))
+
+
+def _content(text: str, empty: str = "(empty answer)") -> Styled:
+    """Show `text` as it stands: no markup, no reflow, long lines folded."""
+    if not text.strip():
+        return Styled(empty, style="dim italic")
+    return Styled(inert(text), overflow="fold")
