@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf_cli.errors import DataError, Preempted
+from rlhf_cli.errors import DataError, DivergedError, Preempted
 from rlhf_cli.models.device import Autocast
 from rlhf_cli.rollout.cache import reserve_cache
 from rlhf_cli.rollout.engine import Completion, Sampling
+from rlhf_cli.rollout.sampling import draw_uniforms, sample_tokens
 
 # Rows leave once this share of the batch is done: each departure copies what is left of the cache.
 _DEPARTING_SHARE = 0.25
@@ -51,9 +52,14 @@ class TransformersEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
-        """Return one completion per prompt, in order; raise DataError for a prompt without room to answer."""
+        """Return one completion per prompt, in order.
+
+        Raises DataError for a prompt without room to answer, DivergedError when the model gives NaN.
+        """
         limits = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
-        uniforms = [_draw_uniforms(seed, sampling) for _, seed in zip(prompts, seeds, strict=True)]
+        uniforms = [
+            draw_uniforms(seed, sampling.max_new_tokens) for _, seed in zip(prompts, seeds, strict=True)
+        ]
         longest_first = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
         by_row: dict[int, Completion] = {}
         with torch.no_grad(), _evaluating(self.model):
@@ -115,7 +121,7 @@ class TransformersEngine:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            sampled, logprob = _sample(logits, rows.uniforms[:, step], sampling)
+            sampled, logprob = sample_tokens(logits, rows.uniforms[:, step], sampling)
             tokens[rows.index, step] = sampled
             logprobs[rows.index, step] = logprob
             num_done = rows.advance(sampled, torch.isin(sampled, stop_ids) | (rows.limits <= step + 1))
@@ -161,38 +167,10 @@ class _Rows:
         return stay
 
 
-def _draw_uniforms(seed: int, sampling: Sampling) -> Tensor:
-    """Draw every random number a prompt can need, [N] in [0, 1), from a generator of its own."""
-    return torch.rand(sampling.max_new_tokens, generator=torch.Generator().manual_seed(seed))
-
-
-def _sample(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Return tokens [R] and their log-probabilities [R] for logits [R, V] and uniforms [R].
-
-    The token is the first whose cumulative probability, in the order of the vocabulary, exceeds u times the
-    total. That product rounds below the total for every float32 u in [0, 1), so such a token exists.
-    """
-    if sampling.temperature == 0:
-        all_logprobs = logits.float().log_softmax(-1)
-        sampled = all_logprobs.argmax(-1, keepdim=True)
-    else:
-        all_logprobs = (logits.float() / sampling.temperature).log_softmax(-1)
-        cumulative = _nucleus(all_logprobs.exp(), sampling.top_p).cumsum(-1)
-        sampled = torch.searchsorted(cumulative, uniforms[:, None] * cumulative[:, -1:], right=True)
-    return sampled.squeeze(1), all_logprobs.gather(-1, sampled).squeeze(1)
-
-
-def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """Zero [R, V] but for the likeliest tokens that together reach `top_p` (Holtzman et al. 2020)."""
-    if top_p >= 1:
-        return probabilities
-    ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
-    kept = ordered.where(ordered.cumsum(-1) - ordered < top_p, 0)
-    return torch.zeros_like(probabilities).scatter(-1, order, kept)
-
-
 def _completions(tokens: Tensor, logprobs: Tensor, stop_ids: Tensor, limits: Tensor) -> list[Completion]:
     """Cut tokens and logprobs [R, N] behind the first stop token, or at the row's limit."""
+    if not logprobs.isfinite().all():
+        raise DivergedError("the model's log-probabilities are not finite numbers")
     stops = torch.isin(tokens, stop_ids)
     finished = stops.any(-1)
     lengths = torch.where(finished, stops.int().argmax(-1) + 1, limits)
