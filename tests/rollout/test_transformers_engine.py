@@ -222,12 +222,15 @@ def test_the_context_limit_cuts_each_row_by_its_own_length(name, monkeypatch):
     assert not any(completion.finished for completion in completions)
 
 
-def test_a_row_cut_by_the_context_equals_the_unlimited_one():
-    model, sampling = build(), sampling_of(stop_ids=())
-    limited = engine_of(model, max_positions=24).generate(PROMPTS, sampling, SEEDS)
-    unlimited = engine_of(model).generate(PROMPTS, sampling, SEEDS)
-    rooms = [min(20, 24 - len(prompt)) for prompt in PROMPTS]
+def test_a_row_cut_by_the_context_equals_the_unlimited_one(monkeypatch):
+    monkeypatch.setattr(transformers_engine, "_DEPARTING_SHARE", 2.0)  # a cut row may meet a stop token later
+    model = build()
+    limited = engine_of(model, chunk_size=32, max_positions=22).generate(PROMPTS, sampling_of(), SEEDS)
+    unlimited = engine_of(model).generate(PROMPTS, sampling_of(), SEEDS)
+    rooms = [min(20, 22 - len(prompt)) for prompt in PROMPTS]
     assert ids_of(limited) == [ids[:room] for ids, room in zip(ids_of(unlimited), rooms, strict=True)]
+    assert [completion.finished for completion in limited] == [ids[-1] in STOPS for ids in ids_of(limited)]
+    assert 0 < sum(completion.finished for completion in limited) < len(PROMPTS)
 
 
 @pytest.mark.parametrize(("prompt", "says"), [([4] * 40, "leaves no room"), ([], "empty prompt")])
