@@ -8,10 +8,8 @@ import importlib
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,13 +19,12 @@ from typer.core import TyperGroup
 
 import rlhf_cli
 from rlhf_cli.config.problems import ConfigProblems
-from rlhf_cli.errors import Preempted, RlhfError, UsageError
-from rlhf_cli.run.failures import EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
+from rlhf_cli.errors import UsageError
+from rlhf_cli.run.failures import EXIT_INTERRUPTED
+from rlhf_cli.run.outcome import Outcome
 
 if TYPE_CHECKING:
     from rlhf_cli.config.load import LoadedConfig
-    from rlhf_cli.run.manifest import Manifest
-    from rlhf_cli.run.session import Run
 
 StageName = Literal["sft", "collect", "train-rm", "ppo", "dpo"]
 STAGES: dict[StageName, str] = {
@@ -62,24 +59,11 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Rename an old run aside an
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object, on failure too.")]
 
 
-@dataclass
-class Outcome:
-    """How far the program came; printed once, at the very end."""
+class Boundary:
+    """Lets no exception out: what ends the command becomes a failed outcome."""
 
-    arguments: list[str]
-    stage: str | None = None
-    status: str = "failed"
-    exit_code: int = 0
-    run_dir: Path | None = None
-    artifact: Path | None = None
-    steps: int = 0
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    error: dict[str, object] | None = None
-    run: "Run | None" = None
-
-    @property
-    def as_json(self) -> bool:
-        return "--json" in self.arguments
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
 
     def __enter__(self) -> None:
         pass
@@ -87,57 +71,18 @@ class Outcome:
     def __exit__(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> bool:
-        """Turn whatever ended the command into text on stderr, an exit code and an error record."""
         if error is None or isinstance(error, SystemExit):
             return False
-        self.fail(error)
-        return True
-
-    def complete(self, status: str, manifest: "Manifest") -> None:
-        from rlhf_cli.run.directory import RunDir
-        from rlhf_cli.run.manifest import artifact_path
-
-        self.status = status
-        if manifest.result and self.run_dir:
-            self.artifact = artifact_path(RunDir(self.run_dir), manifest)
-            self.steps, self.metrics = manifest.result.steps, manifest.result.metrics
-
-    def fail(self, error: BaseException) -> None:
-        self.stage = self.stage or next((word for word in self.arguments if word in STAGES), None)
         if isinstance(error, typer.TyperException):
-            program = f"rlhf {self.stage}" if self.stage else "rlhf"
+            program = " ".join(filter(None, ("rlhf", self._outcome.stage)))
             error = UsageError(error.format_message(), fix=f"See `{program} --help`.")
-        self.exit_code = exit_code_of(error)
-        self.status = "preempted" if isinstance(error, Preempted) else "failed"
-        told = known_failure(error) or self._told_as_bug(error)
-        self.error = {
-            "code": type(told).__name__,
-            **{key: vars(told)[key] for key in ("message", "where", "fix")},
-        }
-        if isinstance(told, ConfigProblems):
-            self.error["problems"] = [asdict(problem) for problem in told.problems]
-        sys.stderr.write(f"{told}\n")
-
-    def _told_as_bug(self, error: BaseException) -> RlhfError:
-        if self.exit_code == EXIT_INTERRUPTED:
-            return RlhfError(
-                "interrupted", fix="Run the same command again to continue from the last checkpoint."
-            )
-        in_run = self.run.crash_file if self.run else None
-        crash_file = in_run or save_crash(Path(tempfile.mkdtemp(prefix="rlhf-")), error)
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        return RlhfError(
-            f"internal: {what}", where=str(crash_file), fix="Report this with the traceback there."
-        )
-
-    def write(self) -> None:
-        """Write the result to stdout: one JSON object, or the artifact's path."""
-        if self.as_json:
-            keys = ("stage", "status", "exit_code", "run_dir", "artifact", "steps", "metrics", "error")
-            result = {"schema": "rlhf.result/1", **{key: vars(self)[key] for key in keys}}
-            sys.stdout.write(json.dumps(result, default=str) + "\n")
-        elif self.artifact and self.exit_code == 0:
-            sys.stdout.write(f"{self.artifact}\n")
+        self._outcome.fail(error)
+        if self._outcome.error and isinstance(error, ConfigProblems):
+            self._outcome.error["problems"] = [
+                {"key": it.key, "message": it.message, "where": it.where, "fix": it.help or None}
+                for it in error.problems
+            ]
+        return True
 
 
 class StagesFirst(TyperGroup):
@@ -167,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS is not deterministic
-    outcome = Outcome(arguments)
-    with outcome:
+    outcome = Outcome(arguments, stage=next((word for word in arguments if word in STAGES), None))
+    with Boundary(outcome):
         left_with = app(arguments or ["--help"], prog_name="rlhf", standalone_mode=False, obj=outcome)
         if left_with == EXIT_INTERRUPTED:  # how typer passes on KeyboardInterrupt
             outcome.fail(KeyboardInterrupt())
-    if outcome.stage or outcome.error:
+    if outcome.status:
         outcome.write()
     return outcome.exit_code
 
@@ -210,14 +155,11 @@ def _add_stage_command(stage: StageName, summary: str) -> None:
     ) -> None:
         from rlhf_cli.config.load import load_config
 
-        outcome: Outcome = ctx.obj
-        outcome.stage = stage
         loaded = load_config(stage, config, overrides or (), run_dir)
-        outcome.run_dir = Path(loaded.config.run_dir)
         if dry_run:
-            _show_plan(loaded, outcome)
+            _show_plan(loaded, ctx.obj)
         else:
-            _run_stage(loaded, outcome, fresh=fresh)
+            _run_stage(loaded, ctx.obj, fresh=fresh)
 
 
 for _stage, _summary in STAGES.items():
@@ -229,9 +171,8 @@ def _show_plan(loaded: "LoadedConfig[Any]", outcome: Outcome) -> None:
 
     with redirect_stdout(sys.stderr):
         plan = _import_stage(loaded.stage).plan(loaded.config)
-    text = f"{render_resolved(loaded)}\n{plan}\n"
-    (sys.stderr if outcome.as_json else sys.stdout).write(text)
-    outcome.status = "dry_run"
+    outcome.status, outcome.run_dir = "dry_run", Path(loaded.config.run_dir)
+    (sys.stderr if outcome.as_json else sys.stdout).write(f"{render_resolved(loaded)}\n{plan}\n")
 
 
 def _run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) -> None:
@@ -239,7 +180,7 @@ def _run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) ->
     from rlhf_cli.run.claim import RunSpec, find_completed
     from rlhf_cli.run.session import open_run
 
-    root = Path(loaded.config.run_dir)
+    outcome.run_dir = root = Path(loaded.config.run_dir)
     spec = RunSpec(
         stage=loaded.stage,
         root=root,
@@ -250,13 +191,12 @@ def _run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) ->
         argv=["rlhf", *outcome.arguments],
     )
     if not fresh and (manifest := find_completed(spec)):
-        outcome.complete("already_complete", manifest)
         sys.stderr.write(f"already complete: {root} (--fresh starts anew)\n")
+        outcome.complete("already_complete", manifest)
         return
-    with open_run(spec, fresh=fresh, differing_keys=differing_keys) as run:
+    with open_run(spec, fresh=fresh, differing_keys=differing_keys) as run, redirect_stdout(sys.stderr):
         outcome.run = run
-        with redirect_stdout(sys.stderr):
-            run.finish(_import_stage(loaded.stage).run(loaded.config, run))
+        run.finish(_import_stage(loaded.stage).run(loaded.config, run))
     outcome.complete("completed", run.manifest)
 
 

@@ -58,10 +58,11 @@ def read_curves(rows: Sequence[dict[str, float]]) -> list[Curve]:
 
 
 def _draw(name: str, points: list[tuple[float, float]]) -> Curve | None:
-    points = points[:: math.ceil(len(points) / _MOST_POINTS)]
     values = [value for _, value in points if math.isfinite(value)]
     if not values:
         return None
+    stride = math.ceil(len(points) / _MOST_POINTS)
+    points = points[(len(points) - 1) % stride :: stride]  # keeps the last one
     low, high = min(values), max(values)
     first_step, last_step = points[0][0], points[-1][0]
     lines: list[list[str]] = [[]]
