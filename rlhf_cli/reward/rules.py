@@ -13,9 +13,9 @@ import math
 import re
 from collections.abc import Sequence
 
+from rlhf_cli.data.episode import Episode
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Text
-from rlhf_cli.reward.scorer import Episode
 from rlhf_cli.run.plugins import load_function
 
 

@@ -1,29 +1,11 @@
-"""What is scored, what a scorer is, and the weighted sum of several."""
+"""What a scorer is, and the weighted sum of several."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol
 
+from rlhf_cli.data.episode import Episode
 from rlhf_cli.errors import DataError
-from rlhf_cli.records import Text
-
-
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """One sampled answer.
-
-    `completion_ids` holds the closing EOS of a `finished` one, `completion_text` never does; `extra` holds the
-    other columns of the prompt's row.
-    """
-
-    prompt: Text
-    prompt_ids: tuple[int, ...]
-    completion_ids: tuple[int, ...]
-    completion_text: str
-    finished: bool
-    extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 
 class Scorer(Protocol):

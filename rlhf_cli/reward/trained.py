@@ -7,10 +7,10 @@ import torch
 from transformers import PreTrainedModel
 
 from rlhf_cli.data.batches import split_by_tokens
+from rlhf_cli.data.episode import Episode
 from rlhf_cli.errors import DataError, DivergedError
 from rlhf_cli.models.device import Autocast
 from rlhf_cli.models.heads import last_token_scores
-from rlhf_cli.reward.scorer import Episode
 
 
 class TrainedScorer:

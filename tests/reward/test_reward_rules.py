@@ -8,7 +8,7 @@ import pytest
 from rlhf_cli.errors import DataError, MissingInputError
 from rlhf_cli.records import Message
 from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer, last_user_text
-from rlhf_cli.reward.scorer import Episode
+from rlhf_cli.data.episode import Episode
 
 DIALOG = (
     Message("system", "Be kind."),

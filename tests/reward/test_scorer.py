@@ -3,7 +3,8 @@
 import pytest
 
 from rlhf_cli.errors import DataError
-from rlhf_cli.reward.scorer import Episode, ScriptedScorer, combine
+from rlhf_cli.data.episode import Episode
+from rlhf_cli.reward.scorer import ScriptedScorer, combine
 
 
 def answer(text: str) -> Episode:

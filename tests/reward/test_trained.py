@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from rlhf_cli.errors import DataError, DivergedError
-from rlhf_cli.reward.scorer import Episode
+from rlhf_cli.data.episode import Episode
 from rlhf_cli.reward.trained import TrainedScorer
 
 PAD, EOS, VOCAB = 0, 1, 50

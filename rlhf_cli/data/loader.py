@@ -1,0 +1,82 @@
+"""The order of rows, as a pure function of seed and epoch, and the source that walks it.
+
+Nothing random is stored: position k of a run is the same whether it got there in one go or after ten restarts.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import torch
+
+from rlhf_cli.config.sections import Train
+from rlhf_cli.data.batches import split_by_tokens
+
+R = TypeVar("R")
+B = TypeVar("B")
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> list[int]:
+    """Shuffle 0..num_rows-1 by (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    return torch.randperm(num_rows, generator=generator).tolist()
+
+
+class RowSource(Generic[R, B]):
+    """Walk rows in epochs and yield one optimizer step at a time, as micro-batches.
+
+    rows        encoded rows; `length` gives the padded length of one
+    collate     makes a micro-batch from rows
+    train       batch size, and how many steps in all: `max_steps` if given, else `epochs` passes
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[R],
+        length: Callable[[R], int],
+        collate: Callable[[Sequence[R]], B],
+        *,
+        train: Train,
+        micro_tokens: int,
+        seed: int,
+    ) -> None:
+        self._rows = rows
+        self._length = length
+        self._collate = collate
+        self._batch_size = train.batch_size
+        self._micro_tokens = micro_tokens
+        self._seed = seed
+        self.steps_per_epoch = math.ceil(len(rows) / train.batch_size)
+        self.num_steps = (
+            train.max_steps if train.max_steps is not None else train.epochs * self.steps_per_epoch
+        )
+        self._next_step = 0
+
+    at_boundary = True  # every step may be followed by a checkpoint
+
+    def __iter__(self) -> Iterator[Sequence[B]]:
+        """Yield the micro-batches of each remaining step; the last step of an epoch may hold fewer rows."""
+        epoch, order = -1, list[int]()
+        while self._next_step < self.num_steps:
+            step_epoch, step_in_epoch = divmod(self._next_step, self.steps_per_epoch)
+            if step_epoch != epoch:
+                epoch, order = step_epoch, epoch_order(len(self._rows), self._seed, step_epoch)
+            chosen = order[step_in_epoch * self._batch_size : (step_in_epoch + 1) * self._batch_size]
+            self._next_step += 1
+            yield self.micro_batches_of([self._rows[i] for i in chosen])
+
+    def micro_batches_of(self, rows: Sequence[R]) -> list[B]:
+        """Cut rows into micro-batches by the token budget."""
+        return [self._collate(part) for part in split_by_tokens(rows, self._length, self._micro_tokens)]
+
+    def facts(self) -> Mapping[str, float]:
+        """Say how far the walk is, in passes over the rows."""
+        return {"epoch": self._next_step / self.steps_per_epoch}
+
+    def state_dict(self) -> dict[str, object]:
+        """Give the position."""
+        return {"next_step": self._next_step}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go to a saved position."""
+        self._next_step = int(str(state["next_step"]))

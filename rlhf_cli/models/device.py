@@ -1,0 +1,63 @@
+"""Where to compute and in which precision."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import nn
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+# Below this many parameters converting to bf16 costs a CPU more than its bf16 units save.
+_LEAST_PARAMETERS_FOR_CPU_BF16 = 10_000_000
+
+
+def pick_device() -> torch.device:
+    """Choose the first GPU if there is one, else the CPU."""
+    return torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu")
+
+
+def autocast_for(precision: str, device: torch.device, num_parameters: int) -> Autocast:
+    """Give a context manager factory for the forward pass; weights stay as they are loaded.
+
+    `auto` means bf16 where the hardware multiplies it natively: a GPU that supports it, or a CPU with AVX512-BF16
+    or AMX and a model of 10M parameters or more.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if _has_fast_bf16(device, num_parameters) else "float32"
+    if precision == "float32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _has_fast_bf16(device: torch.device, num_parameters: int) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    cpu_info = Path("/proc/cpuinfo")
+    flags = cpu_info.read_text() if cpu_info.exists() else ""
+    return num_parameters >= _LEAST_PARAMETERS_FOR_CPU_BF16 and (
+        "avx512_bf16" in flags or "amx_bf16" in flags
+    )
+
+
+def micro_tokens_for(setting: str | int, device: torch.device) -> int:
+    """Resolve `train.micro_tokens`: padded tokens per micro-batch."""
+    if isinstance(setting, int):
+        return setting
+    return 16384 if device.type == "cuda" else 4096
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set every dropout to zero: with it, the first PPO ratio is not 1 and DPO compares two different models."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        # Attention layers keep their rate as a plain number and pass it to the kernel.
+        if "attention_dropout" in module.__dict__:
+            module.__dict__["attention_dropout"] = 0.0
+
+
+def num_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
+    """Count parameters, shared ones once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)

@@ -1,0 +1,148 @@
+"""Scalar heads: reward models, and critics made from them.
+
+Both are transformers' `AutoModelForSequenceClassification` with one label, so a saved one loads anywhere.
+A reward model reads the head at the last token of a row (the EOS); a critic reads it at every token.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from rlhf_cli.config.sections import Model
+from rlhf_cli.errors import DataError
+from rlhf_cli.models.device import disable_dropout, pick_device
+from rlhf_cli.models.load import (
+    LoadedModel,
+    Vocabulary,
+    attention_kwargs,
+    fit_embeddings,
+    load_vocabulary,
+    positions_of,
+    quiet_loading,
+    wrap_lora,
+)
+from rlhf_cli.models.locate import locate
+from rlhf_cli.run.directory import RunDir
+
+
+def load_classifier(section: Model, vocabulary: Vocabulary, *, new_head_seed: int | None) -> LoadedModel:
+    """Load a scalar-head model: a causal LM with a fresh head (`new_head_seed`), or a trained one (None).
+
+    A fresh head is N(0, 1/sqrt(d+1)) (Stiennon et al. 2020, appendix B). Raises DataError when the
+    architecture has no such head, or when a trained head is asked for and the files hold none.
+    """
+    assert section.path is not None
+    located = locate(section.path, section.revision)
+    device = pick_device()
+    quiet_loading()
+    core, info = AutoModelForSequenceClassification.from_pretrained(
+        located.name,
+        revision=section.revision,
+        num_labels=1,
+        dtype=torch.float32,
+        trust_remote_code=section.trust_remote_code,
+        output_loading_info=True,
+        **attention_kwargs(section.attention),
+    )
+    if new_head_seed is None and any("score" in key for key in info["missing_keys"]):
+        raise DataError(
+            f"{section.path} has no trained score head",
+            where=section.path,
+            fix="give a run of train-rm, or a one-label sequence classification model",
+        )
+    fit_embeddings(core, vocabulary.tokenizer)
+    if new_head_seed is not None:
+        _init_head(score_head(core), new_head_seed)
+    disable_dropout(core)
+    model = core if section.lora is None else wrap_lora(core, section.lora, task="SEQ_CLS")
+    nn.Module.to(model, device)
+    return LoadedModel(model, core, vocabulary, device, section.path, located.digest, positions_of(core))
+
+
+def score_head(core: PreTrainedModel) -> nn.Module:
+    """Find the scalar head; every causal-LM classifier of transformers calls it `score`."""
+    modules = dict(core.named_children())
+    if "score" not in modules:
+        raise DataError(f"{type(core).__name__} has no `score` head", fix="use a decoder-only base model")
+    return modules["score"]
+
+
+def _init_head(head: nn.Module, seed: int) -> None:
+    assert isinstance(head, nn.Linear)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        weight = torch.randn(head.weight.shape, generator=generator) / (head.in_features + 1) ** 0.5
+        head.weight.copy_(weight)
+        if head.bias is not None:
+            head.bias.zero_()
+
+
+def last_token_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Score rows [B, T] at their last real token -> [B] fp32."""
+    output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+    scores: Tensor = output.logits[:, 0]
+    return scores.float()
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreScale:
+    """How raw scores become rewards of unit scale: (score - mean) / std."""
+
+    mean: float = 0.0
+    std: float = 1.0
+
+
+def read_score_scale(path: str) -> ScoreScale | None:
+    """Read the scale that train-rm stored in the manifest of its run; None for any other model."""
+    manifest = RunDir(Path(path)).manifest
+    if not manifest.exists():
+        return None
+    stored = json.loads(manifest.read_text(encoding="utf-8"))["extra"].get("score_scale")
+    return ScoreScale(**stored) if stored else None
+
+
+class Critic(nn.Module):
+    """A scalar-head model read at every token, in units of the normalised reward.
+
+    Started from the reward model, V equals the normalised score wherever a row could end.
+    """
+
+    def __init__(self, loaded: LoadedModel, scale: ScoreScale) -> None:
+        super().__init__()
+        self.classifier = loaded.model
+        self.scale = scale
+        # Lists hide them from `parameters()`: both are parts of the classifier.
+        self._parts = [loaded.core.base_model, score_head(loaded.core)]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Give V of the state after each token: [B, T] -> [B, T] fp32."""
+        backbone, head = self._parts
+        hidden = backbone(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        values: Tensor = head(hidden)[..., 0]
+        return (values.float() - self.scale.mean) / self.scale.std
+
+
+def load_reward_model(path: str) -> tuple[LoadedModel, ScoreScale | None]:
+    """Load a trained reward model, frozen, with the scale its run stored."""
+    section = Model(path=path)
+    loaded = load_classifier(section, load_vocabulary(section), new_head_seed=None)
+    loaded.model.eval().requires_grad_(False)
+    return loaded, read_score_scale(path)
+
+
+def open_critic(policy: Model, vocabulary: Vocabulary, reward_model: str | None, *, seed: int) -> Critic:
+    """Load the critic: the reward model with its head, or, without one, the policy's base with a new head.
+
+    Under LoRA the critic gets adapters of its own, of the policy's shape.
+    """
+    if reward_model is None:
+        return Critic(load_classifier(policy, vocabulary, new_head_seed=seed), ScoreScale())
+    section = Model(path=reward_model, attention=policy.attention, lora=policy.lora)
+    loaded = load_classifier(section, load_vocabulary(section), new_head_seed=None)
+    return Critic(loaded, read_score_scale(reward_model) or ScoreScale())

@@ -1,0 +1,211 @@
+"""Load causal language models: for training (full weights or LoRA), for sampling, or from scratch."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from rlhf_cli.config.sections import FromScratch, Lora, Model
+from rlhf_cli.models.device import num_parameters, pick_device
+from rlhf_cli.models.locate import locate
+from rlhf_cli.models.tokenizer import load_tokenizer, stop_ids_of, train_tokenizer
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """A tokenizer and the ids that end an answer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    stop_ids: tuple[int, ...]
+
+    @property
+    def pad_id(self) -> int:
+        """Give the id that fills rows; never an EOS."""
+        return int(self.tokenizer.pad_token_id)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with what its artefacts carry: vocabulary, identity.
+
+    model          what is called and trained; a PEFT wrapper under LoRA
+    core           the transformers model inside (the same object without LoRA)
+    digest         identity of the files it came from ("" when made from scratch)
+    max_positions  longest row it can take, or None when it has no limit
+    """
+
+    model: PreTrainedModel
+    core: PreTrainedModel
+    vocabulary: Vocabulary
+    device: torch.device
+    path: str
+    digest: str
+    max_positions: int | None
+
+
+def load_vocabulary(section: Model) -> Vocabulary:
+    """Load the tokenizer and stop ids of a configured model, without its weights."""
+    assert section.path is not None
+    located = locate(section.path, section.revision)
+    tokenizer = load_tokenizer(
+        located.name,
+        revision=section.revision,
+        chat_template=section.chat_template,
+        trust_remote_code=section.trust_remote_code,
+    )
+    return Vocabulary(tokenizer, stop_ids_of(tokenizer, _generation_config(located.name, section.revision)))
+
+
+def make_vocabulary(section: FromScratch, texts: Iterable[str]) -> Vocabulary:
+    """Train the tokenizer of a from-scratch model."""
+    tokenizer = train_tokenizer(texts, section.vocab_size)
+    return Vocabulary(tokenizer, (int(tokenizer.eos_token_id),))
+
+
+def _generation_config(name: str, revision: str | None) -> GenerationConfig | None:
+    try:
+        return GenerationConfig.from_pretrained(name, revision=revision or "main")
+    except OSError:  # many models come without one
+        return None
+
+
+def open_policy(section: Model, vocabulary: Vocabulary, seed: int) -> LoadedModel:
+    """Load the model a stage trains, or make it; `seed` decides new weights, LoRA's included."""
+    torch.manual_seed(seed)
+    if section.from_scratch is not None:
+        return make_policy(section.from_scratch, vocabulary)
+    return load_policy(section, vocabulary)
+
+
+def load_policy(section: Model, vocabulary: Vocabulary) -> LoadedModel:
+    """Load the model a stage trains; with `lora`, wrapped so that only the adapters learn.
+
+    Weights are fp32; a frozen LoRA base is bf16 on a GPU, unless `dtype` says otherwise.
+    """
+    assert section.path is not None
+    located = locate(section.path, section.revision)
+    device = pick_device()
+    frozen_base = section.lora is not None and device.type == "cuda"
+    dtype = "bfloat16" if section.dtype == "auto" and frozen_base else section.dtype
+    quiet_loading()
+    core = AutoModelForCausalLM.from_pretrained(
+        located.name,
+        revision=section.revision,
+        dtype=_DTYPES.get(dtype, torch.float32),
+        trust_remote_code=section.trust_remote_code,
+        **attention_kwargs(section.attention),
+    )
+    fit_embeddings(core, vocabulary.tokenizer)
+    model = core if section.lora is None else wrap_lora(core, section.lora, task="CAUSAL_LM")
+    nn.Module.to(model, device)
+    return LoadedModel(model, core, vocabulary, device, section.path, located.digest, positions_of(core))
+
+
+def load_policy_for_sampling(path: str, revision: str | None = None) -> LoadedModel:
+    """Load a frozen model in eval mode, to sample or score with."""
+    section = Model(path=path, revision=revision)
+    loaded = load_policy(section, load_vocabulary(section))
+    loaded.model.eval().requires_grad_(False)
+    return loaded
+
+
+def make_policy(section: FromScratch, vocabulary: Vocabulary) -> LoadedModel:
+    """Make a small Llama with random weights, from the current random state."""
+    tokenizer = vocabulary.tokenizer
+    device = pick_device()
+    model = LlamaForCausalLM(_llama_config(section, tokenizer))
+    nn.Module.to(model, device)
+    model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
+    return LoadedModel(model, model, vocabulary, device, "from_scratch", "", section.max_positions)
+
+
+def count_parameters(section: Model, vocabulary: Vocabulary) -> tuple[int, int]:
+    """Count all and trainable parameters without reading weights."""
+    with torch.device("meta"):
+        if section.from_scratch is not None:
+            model: PreTrainedModel = LlamaForCausalLM(
+                _llama_config(section.from_scratch, vocabulary.tokenizer)
+            )
+        else:
+            assert section.path is not None
+            name = locate(section.path, section.revision).name
+            config = AutoConfig.from_pretrained(
+                name, revision=section.revision, trust_remote_code=section.trust_remote_code
+            )
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=section.trust_remote_code)
+        if section.lora is not None:
+            model = wrap_lora(model, section.lora, task="CAUSAL_LM")
+    return num_parameters(model), num_parameters(model, trainable_only=True)
+
+
+def _llama_config(section: FromScratch, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=section.hidden_size,
+        intermediate_size=round(section.hidden_size * 8 / 3 / 16) * 16,
+        num_hidden_layers=section.num_layers,
+        num_attention_heads=section.num_heads,
+        max_position_embeddings=section.max_positions,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def wrap_lora(model: PreTrainedModel, lora: Lora, *, task: str) -> PreTrainedModel:
+    """Freeze a model and add trainable low-rank adapters (Hu et al. 2021); `task` is CAUSAL_LM or SEQ_CLS."""
+    from peft import LoraConfig, get_peft_model  # a third of a second that runs without LoRA do not pay
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a float works, and rank-independent scales need one
+        lora_dropout=lora.dropout,
+        target_modules=lora.target,
+        task_type=task,
+        modules_to_save=["score"] if task == "SEQ_CLS" else None,
+    )
+    wrapped = get_peft_model(model, config)
+    # Adapters learn in fp32 whatever the base is kept in.
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return cast(PreTrainedModel, wrapped)  # quacks like one: attributes pass through to the model inside
+
+
+def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Grow the embedding when the tokenizer gained a PAD beyond it, and tell the model its PAD."""
+    if len(tokenizer) > next(model.get_input_embeddings().parameters()).shape[0]:
+        model.resize_token_embeddings(len(tokenizer))
+    model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def positions_of(model: PreTrainedModel) -> int | None:
+    """Give the longest row a model can take, as far as its configuration says."""
+    limit = model.config.to_dict().get("max_position_embeddings")
+    return int(limit) if limit else None
+
+
+def attention_kwargs(attention: str) -> dict[str, str]:
+    """Translate `model.attention` for `from_pretrained`."""
+    return {} if attention == "auto" else {"attn_implementation": attention}
+
+
+def quiet_loading() -> None:
+    """Silence transformers' progress bars and load reports; stderr is for ours."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()

@@ -1,0 +1,55 @@
+"""Write the final model: what plain `from_pretrained` loads, published in one rename."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from rlhf_cli.models.load import Vocabulary
+from rlhf_cli.run.directory import publish_dir
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def save_model(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    model_dir: Path,
+    *,
+    adapter_dir: Path | None = None,
+) -> None:
+    """Write weights, tokenizer, template and generation config to `model_dir`.
+
+    With `adapter_dir` the model is a PEFT wrapper: the adapter alone goes there, and `model_dir` gets the base
+    with the adapter merged in, so that every reader of plain models can use it.
+    """
+    tokenizer = vocabulary.tokenizer
+    if adapter_dir is not None:
+        temporary = _fresh_sibling(adapter_dir)
+        model.save_pretrained(temporary)
+        publish_dir(temporary, adapter_dir, replace=True)
+        # Adapters learn in fp32; merging in a bf16 base would round away small updates.
+        nn.Module.to(model, torch.float32)
+        model = cast("PeftModel", model).merge_and_unload()
+    if model.can_generate():
+        model.generation_config = GenerationConfig(
+            eos_token_id=list(vocabulary.stop_ids),
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+        )
+    model.config.eos_token_id = tokenizer.eos_token_id
+    model.config.pad_token_id = tokenizer.pad_token_id
+    temporary = _fresh_sibling(model_dir)
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    publish_dir(temporary, model_dir, replace=True)
+
+
+def _fresh_sibling(target: Path) -> Path:
+    temporary = target.with_name(f".tmp-{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    return temporary

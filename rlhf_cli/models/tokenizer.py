@@ -1,0 +1,82 @@
+"""Tokenizers: loading one with PAD, EOS and template settled, and training one from scratch."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from rlhf_cli.errors import DataError
+
+DEFAULT_TEMPLATE = (
+    "{{ bos_token if bos_token else '' }}"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+)
+"""Used when a tokenizer brings no template. The role markers are plain text, so no embedding is added."""
+
+_PAD = "<|pad|>"
+_EOS = "<|end|>"
+
+
+def load_tokenizer(
+    name: str,
+    *,
+    revision: str | None = None,
+    chat_template: str | None = None,
+    trust_remote_code: bool = False,
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer and settle what training needs: EOS exists, PAD is not EOS, a template is there.
+
+    PAD falls to UNK, else to a new token `<|pad|>` (the model's embedding then grows by one row if it must).
+    `chat_template` is a Jinja file; without it the tokenizer's own, else DEFAULT_TEMPLATE.
+    Raises DataError when there is no EOS.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token_id is None:
+        raise DataError("the tokenizer has no EOS token, so no answer can end", where=name)
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id != tokenizer.eos_token_id:
+            tokenizer.pad_token = tokenizer.unk_token
+        else:
+            tokenizer.add_special_tokens({"pad_token": _PAD})
+    if chat_template is not None:
+        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+    elif tokenizer.chat_template is None:
+        tokenizer.chat_template = DEFAULT_TEMPLATE
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def stop_ids_of(
+    tokenizer: PreTrainedTokenizerBase, generation_config: GenerationConfig | None
+) -> tuple[int, ...]:
+    """Collect the ids that end an answer: the tokenizer's EOS and those of the generation config."""
+    listed = generation_config.eos_token_id if generation_config is not None else None
+    extra = [listed] if isinstance(listed, int) else list(listed or [])
+    return tuple(sorted({int(tokenizer.eos_token_id), *extra}))
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train a byte-level BPE on texts, with `<|end|>` as EOS, `<|pad|>` as PAD and the default template."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[_EOS, _PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=_EOS, pad_token=_PAD)
+    fast.chat_template = DEFAULT_TEMPLATE
+    return fast
+
+
+def tokenizers_agree(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Say whether two tokenizers give the same ids, so that rows may pass between their models."""
+    return one.get_vocab() == other.get_vocab() and one.eos_token_id == other.eos_token_id

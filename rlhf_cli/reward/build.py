@@ -1,0 +1,60 @@
+"""From configured reward sources to scorers with their weights."""
+
+from collections.abc import Callable, Sequence
+
+from rlhf_cli.config.sections import FunctionReward, LengthReward, ModelReward, RegexReward, RewardSource
+from rlhf_cli.errors import DataError
+from rlhf_cli.models.device import Autocast
+from rlhf_cli.models.heads import ScoreScale
+from rlhf_cli.models.load import LoadedModel, Vocabulary
+from rlhf_cli.models.tokenizer import tokenizers_agree
+from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer
+from rlhf_cli.reward.scorer import Scorer
+from rlhf_cli.reward.trained import TrainedScorer
+
+
+def build_scorers(
+    sources: Sequence[RewardSource],
+    load: Callable[[str], tuple[LoadedModel, ScoreScale]],
+    vocabulary: Vocabulary,
+    *,
+    micro_tokens: int,
+    autocast: Autocast,
+) -> list[tuple[Scorer, float]]:
+    """Make one (scorer, weight) per source; `load` opens the reward model at a path, frozen, with its scale.
+
+    Raises DataError when a reward model reads other token ids than the policy writes.
+    """
+
+    def build(source: RewardSource) -> Scorer:
+        match source:
+            case ModelReward(path=path):
+                loaded, scale = load(path)
+                require_agreement(loaded, vocabulary)
+                return TrainedScorer(
+                    loaded.model,
+                    loaded.vocabulary.pad_id,
+                    mean=scale.mean,
+                    std=scale.std,
+                    micro_tokens=micro_tokens,
+                    autocast=autocast,
+                    device=loaded.device,
+                )
+            case LengthReward(target=target):
+                return LengthScorer(target)
+            case RegexReward(pattern=pattern):
+                return RegexScorer(pattern)
+            case FunctionReward(function=function):
+                return FunctionScorer(function)
+
+    return [(build(source), source.weight) for source in sources]
+
+
+def require_agreement(loaded: LoadedModel, vocabulary: Vocabulary) -> None:
+    """Raise DataError unless a model shares the policy's token ids and EOS."""
+    if not tokenizers_agree(loaded.vocabulary.tokenizer, vocabulary.tokenizer):
+        raise DataError(
+            f"the reward model {loaded.path} has another tokenizer than the policy",
+            where="reward",
+            fix="train the reward model from the policy's own sft run",
+        )

@@ -1,0 +1,32 @@
+"""From encoded prompts to episodes, through any engine."""
+
+import hashlib
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.data.episode import Episode
+from rlhf_cli.rollout.engine import Engine, Sampling
+
+
+def sample_episodes(
+    engine: Engine,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[EncodedPrompt],
+    sampling: Sampling,
+    seeds: Sequence[int],
+) -> list[Episode]:
+    """Answer each prompt once, in order, and decode the answers without their special tokens."""
+    completions = engine.generate([prompt.input_ids for prompt in prompts], sampling, seeds)
+    texts = tokenizer.batch_decode([list(c.token_ids) for c in completions], skip_special_tokens=True)
+    return [
+        Episode(p.record.prompt, tuple(p.input_ids), c.token_ids, text, c.finished, p.record.extra)
+        for p, c, text in zip(prompts, completions, texts, strict=True)
+    ]
+
+
+def sample_seed(seed: int, purpose: str, k: int) -> int:
+    """Derive the seed of the k-th sample that a run draws for a purpose."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{k}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

@@ -1,0 +1,194 @@
+"""`rlhf dpo`: train a policy on preferences without a reward model or sampling (Rafailov et al. 2023).
+
+Log-probs are sums over completion tokens, EOS included. Those of the reference are computed once, before the
+first step, and kept on disk: when the reference is the starting model itself, no second model is ever loaded.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.algo.dpo import NEEDS_WHOLE_BATCH, dpo_loss, implicit_rewards
+from rlhf_cli.algo.metrics import pair_accuracy
+from rlhf_cli.algo.tensors import segment_sum
+from rlhf_cli.config.sections import DpoLoss
+from rlhf_cli.config.stages import DpoConfig
+from rlhf_cli.data.batches import PairBatch, collate_pairs, pair_length
+from rlhf_cli.data.encode import EncodedPair
+from rlhf_cli.data.loader import RowSource
+from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
+from rlhf_cli.data.reference import with_reference
+from rlhf_cli.models import device
+from rlhf_cli.models.load import (
+    LoadedModel,
+    Vocabulary,
+    count_parameters,
+    load_policy_for_sampling,
+    load_vocabulary,
+    open_policy,
+)
+from rlhf_cli.models.save import save_model
+from rlhf_cli.models.scoring import labelled_logprobs, row_of_label
+from rlhf_cli.run.metrics import Mean, merge
+from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.training.loop import Cadence, Trainer
+from rlhf_cli.training.optim import Role, Updater
+from rlhf_cli.training.parts import Loss
+
+_WHOLE_STEP = 2**40  # tokens: more than any step holds
+
+
+def run(config: DpoConfig, run: Run) -> StageResult:
+    """Train the policy on comparisons and write it to the run."""
+    vocabulary, data = prepare(config)
+    data.publish(run)
+    policy = open_policy(config.model, vocabulary, config.seed)
+    device.disable_dropout(policy.model)
+    run.add_parent("model", policy.path, policy.digest)
+    autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
+    data = attach_reference(config, run, policy, autocast, data)
+    source = pair_source(config, vocabulary, data)
+    learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
+    updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
+    trainer = Trainer(
+        run,
+        source,
+        learner.objective,
+        updater,
+        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
+        evaluate=learner.evaluate if data.eval else None,
+    )
+    metrics = trainer.fit()
+    adapter = run.dir.adapter if config.model.lora else None
+    save_model(policy.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    return StageResult(run.dir.model, source.num_steps, metrics)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The policy with its loss."""
+
+    policy: LoadedModel
+    autocast: device.Autocast
+    loss: DpoLoss
+    source: RowSource[EncodedPair, PairBatch]
+    held_out: Sequence[EncodedPair]
+
+    def objective(self, batch: PairBatch) -> Loss:
+        """Sum the pair losses of a micro-batch; its weight is the number of pairs."""
+        batch = batch.to(self.policy.device)
+        logprobs, num_tokens = completion_logprobs(self.policy, self.autocast, batch)
+        chosen, rejected = logprobs.chunk(2)
+        reference_chosen, reference_rejected = batch.reference_logprobs.chunk(2)
+        num_chosen, num_rejected = num_tokens.chunk(2)
+        losses = dpo_loss(
+            self.loss.type,
+            chosen,
+            rejected,
+            reference_chosen,
+            reference_rejected,
+            beta=self.loss.beta,
+            num_chosen_tokens=num_chosen,
+            num_rejected_tokens=num_rejected,
+            label_smoothing=self.loss.label_smoothing,
+        )
+        nll = -chosen / num_chosen
+        total = losses.sum() + self.loss.sft_weight * nll.sum()
+        margins = implicit_rewards(chosen, reference_chosen, beta=self.loss.beta) - implicit_rewards(
+            rejected, reference_rejected, beta=self.loss.beta
+        )
+        weight = len(margins)
+        metrics = {
+            "accuracy": Mean(pair_accuracy(margins) * weight, weight),
+            "margin": Mean(float(margins.sum()), weight),
+            "chosen_nll": Mean(float(nll.detach().sum()), weight),
+            "chosen_logratio": Mean(float((chosen.detach() - reference_chosen).sum()), weight),
+        }
+        return Loss(total, weight, metrics)
+
+    @torch.no_grad()
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure the loss, and how often and by how much the chosen answer gained more, on held-out pairs."""
+        losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
+        merged = merge([{"loss": Mean(float(x.total), x.weight), **x.metrics} for x in losses])
+        return {name: mean.value for name, mean in merged.items()}
+
+
+def completion_logprobs(
+    policy: LoadedModel, autocast: device.Autocast, batch: PairBatch
+) -> tuple[Tensor, Tensor]:
+    """Give each row's completion log-prob, summed in nats [2B], and its number of tokens [2B]."""
+    rows = batch.rows
+    with autocast():
+        logprobs = labelled_logprobs(policy.model, rows.input_ids, rows.attention_mask, rows.loss_mask)
+    sums = segment_sum(logprobs, row_of_label(rows.loss_mask), len(rows.input_ids))
+    return sums, rows.loss_mask[:, 1:].sum(1)
+
+
+def attach_reference(
+    config: DpoConfig, run: Run, policy: LoadedModel, autocast: device.Autocast, data: Prepared[EncodedPair]
+) -> Prepared[EncodedPair]:
+    """Score all pairs with the reference, which is the policy before its first step unless one is configured."""
+    reference = policy if config.reference is None else load_policy_for_sampling(config.reference)
+    if reference is not policy:
+        run.add_parent("reference", reference.path, reference.digest)
+
+    @torch.no_grad()
+    def compute(pairs: Sequence[EncodedPair]) -> Tensor:
+        scored = torch.empty(len(pairs), 2)
+        order = sorted(range(len(pairs)), key=lambda i: -pair_length(pairs[i]))
+        chunk = max(1, _micro_tokens(config) // (2 * pair_length(pairs[order[0]]))) if order else 1
+        for start in range(0, len(order), chunk):
+            chosen = order[start : start + chunk]
+            batch = collate_pairs([pairs[i] for i in chosen], policy.vocabulary.pad_id).to(policy.device)
+            sums, _ = completion_logprobs(reference, autocast, batch)
+            scored[chosen] = torch.stack(sums.float().cpu().chunk(2), dim=1)
+        return scored
+
+    train, held_out = (
+        with_reference(
+            pairs,
+            compute,
+            folder=run.dir.root / "cache",
+            model_digest=f"{reference.digest} {config.train.precision}",
+        )
+        for pairs in (data.train, data.eval)
+    )
+    return dataclasses.replace(data, train=train, eval=held_out)
+
+
+def plan(config: DpoConfig) -> str:
+    """Say what a run would do: data, parameters, steps."""
+    vocabulary, data = prepare(config)
+    total, trainable = count_parameters(config.model, vocabulary)
+    num_steps = pair_source(config, vocabulary, data).num_steps
+    return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable\nsteps: {num_steps}"
+
+
+def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
+    """Read and encode the comparisons; a tie has no chosen side and is left out."""
+    records = without_ties(comparisons_of(config.data, config.seed))
+    vocabulary = load_vocabulary(config.model)
+    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    return vocabulary, encode_comparisons(records, make_encoder)
+
+
+def pair_source(
+    config: DpoConfig, vocabulary: Vocabulary, data: Prepared[EncodedPair]
+) -> RowSource[EncodedPair, PairBatch]:
+    """Walk the training pairs; losses that compare across a batch get each step in one micro-batch."""
+    return RowSource(
+        data.train,
+        length=lambda pair: 2 * pair_length(pair),
+        collate=lambda pairs: collate_pairs(pairs, vocabulary.pad_id),
+        train=config.train,
+        micro_tokens=_WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config),
+        seed=config.seed,
+    )
+
+
+def _micro_tokens(config: DpoConfig) -> int:
+    return device.micro_tokens_for(config.train.micro_tokens, device.pick_device())

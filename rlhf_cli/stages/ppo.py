@@ -1,0 +1,229 @@
+"""`rlhf ppo`: proximal policy optimisation against a reward (Schulman et al. 2017; Ziegler et al. 2019).
+
+This PPO: separate actor and critic, the critic starting as the reward model with its head; k1 KL penalty per
+token inside the reward, the score on the last token; GAE; advantages whitened over the whole batch; clipped
+policy and value losses; every minibatch is one optimizer step. Dropout is off and the temperature is in the old
+and the new log-probs alike, so the first ratio of each iteration is 1.
+
+It trains in the same loop as every stage: `Experience` is a batch source that, whenever it is empty, samples,
+scores and measures the next iteration, then yields epochs x minibatches of it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.algo import ppo as algo
+from rlhf_cli.config.sections import ModelReward, Ppo
+from rlhf_cli.config.stages import PpoConfig
+from rlhf_cli.data.encode import EncodedPrompt
+from rlhf_cli.data.episode import Episode
+from rlhf_cli.data.prepare import Prepared, encode_prompts, make_encoder_of, prompts_of
+from rlhf_cli.errors import DivergedError
+from rlhf_cli.models import device
+from rlhf_cli.models.actor_critic import ActorCritic, open_actors
+from rlhf_cli.models.heads import ScoreScale, load_reward_model
+from rlhf_cli.models.load import (
+    LoadedModel,
+    Vocabulary,
+    count_parameters,
+    load_vocabulary,
+)
+from rlhf_cli.models.save import save_model
+from rlhf_cli.reward.build import build_scorers
+from rlhf_cli.reward.scorer import Scorer, combine
+from rlhf_cli.rollout.engine import Engine
+from rlhf_cli.rollout.experience import Experience
+from rlhf_cli.rollout.measured import PpoBatch
+from rlhf_cli.rollout.transformers_engine import TransformersEngine
+from rlhf_cli.run.metrics import Mean
+from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.training.loop import Cadence, Trainer
+from rlhf_cli.training.optim import Role, Updater
+from rlhf_cli.training.parts import Loss
+
+_RATIO_TOLERANCE = 1e-3
+
+
+def run(config: PpoConfig, run: Run) -> StageResult:
+    """Train the policy on the rewards of its own answers and write it to the run."""
+    vocabulary, data = prepare(config)
+    data.publish(run)
+    actors = open_models(config, vocabulary, run)
+    experience = Experience(
+        actors,
+        open_engine(config, actors, run),
+        Scoring(open_scorers(config, actors, run), config.ppo, actors.policy.device),
+        data.train,
+        rollout=config.rollout,
+        settings=config.ppo,
+        num_iterations=num_iterations(config, len(data.train)),
+        micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
+        seed=config.seed,
+    )
+    roles = [
+        Role("policy", actors.policy.model, config.optim.lr),
+        Role("critic", actors.critic, config.critic.lr or config.optim.lr),
+    ]
+    held_out = data.eval[: config.eval.max_rows]
+    trainer = Trainer(
+        run,
+        experience,
+        Learner(actors, config.ppo).objective,
+        Updater(roles, config.optim, experience.num_steps),
+        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
+        evaluate=(lambda: experience.evaluate(held_out)) if held_out else None,
+    )
+    metrics = trainer.fit()
+    adapter = run.dir.adapter if config.model.lora else None
+    save_model(actors.policy.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    return StageResult(run.dir.model, experience.num_steps, metrics)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The reward of whole answers: the weighted sum of all scorers, clipped."""
+
+    scorers: Sequence[tuple[Scorer, float]]
+    settings: Ppo
+    device: torch.device
+
+    def __call__(self, episodes: Sequence[Episode]) -> tuple[Tensor, dict[str, float]]:
+        """Score N answers -> [N]; one that never ended gets `missing_eos_score` instead of what it earned."""
+        totals, by_name = combine(self.scorers, episodes)
+        finished = torch.tensor([episode.finished for episode in episodes])
+        limit = self.settings.score_clip
+        scores = torch.tensor(totals).clamp(-limit, limit)
+        scores = torch.where(finished, scores, self.settings.missing_eos_score)
+        facts = {
+            "reward": float(scores.mean()),
+            "eos_rate": float(finished.float().mean()),
+            "length": sum(len(episode.completion_ids) for episode in episodes) / len(episodes),
+        }
+        facts |= {f"score/{name}": sum(column) / len(column) for name, column in by_name.items()}
+        return scores.to(self.device), facts
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The clipped losses of actor and critic."""
+
+    actors: ActorCritic
+    settings: Ppo
+
+    def objective(self, batch: PpoBatch) -> Loss:
+        """Sum policy and value losses over the response tokens of a micro-batch; its weight is their number."""
+        tokens, mask = batch.tokens, batch.mask
+        inputs = (tokens.input_ids, tokens.attention_mask, tokens.loss_mask)
+        logprobs, _ = self.actors.logprobs_and_entropy(*inputs)
+        values = self.actors.values(*inputs)
+        policy_losses, clipped = algo.clipped_policy_loss(
+            logprobs, batch.logprobs, batch.advantages, mask, clip=self.settings.clip
+        )
+        value_losses, value_clipped = algo.clipped_value_loss(
+            values, batch.values, batch.returns, mask, clip=self.settings.value_clip
+        )
+        self._check_first_ratio(batch, logprobs.detach())
+        weight = int(mask.sum())
+        sums = {
+            "policy_loss": policy_losses,
+            "value_loss": value_losses,
+            "clip_fraction": clipped & mask,
+            "value_clip_fraction": value_clipped & mask,
+            "step_kl": algo.kl_k3(batch.logprobs, logprobs.detach(), mask),
+        }
+        metrics = {name: Mean(float(column.detach().sum()), weight) for name, column in sums.items()}
+        return Loss(policy_losses.sum() + self.settings.value_coef * value_losses.sum(), weight, metrics)
+
+    def _check_first_ratio(self, batch: PpoBatch, logprobs: Tensor) -> None:
+        if not (batch.first and self.actors.exact):
+            return
+        error = float((logprobs - batch.logprobs)[batch.mask].exp().sub(1).abs().max())
+        if error > _RATIO_TOLERANCE:
+            raise DivergedError(
+                f"the first probability ratio of an iteration is off 1 by {error:.1e}",
+                where="train.precision",
+                fix="the model does not give the same log-probs twice; look for dropout or other randomness in it",
+            )
+
+
+def num_iterations(config: PpoConfig, num_prompts: int) -> int:
+    """Count the iterations: the smallest of what epochs, `train.max_steps` and `ppo.iterations` allow."""
+    if config.ppo.iterations is not None:
+        return config.ppo.iterations
+    if config.train.max_steps is not None:
+        return math.ceil(config.train.max_steps / (config.ppo.epochs * config.ppo.minibatches))
+    return math.ceil(config.train.epochs * num_prompts / config.rollout.batch_size)
+
+
+def plan(config: PpoConfig) -> str:
+    """Say what a run would do: data, parameters, iterations, steps."""
+    vocabulary, data = prepare(config)
+    total, trainable = count_parameters(config.model, vocabulary)
+    iterations = num_iterations(config, len(data.train))
+    steps = iterations * config.ppo.epochs * config.ppo.minibatches
+    return (
+        f"{data.text}\npolicy: {total:,} parameters, {trainable:,} trainable; the critic is a model of its own\n"
+        f"iterations: {iterations} of {config.rollout.batch_size} answers, {steps} optimizer steps"
+    )
+
+
+def prepare(config: PpoConfig) -> tuple[Vocabulary, Prepared[EncodedPrompt]]:
+    """Read and encode the prompts; an answer of full length must fit behind each."""
+    records = prompts_of(config.data, config.seed)
+    vocabulary = load_vocabulary(config.model)
+    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    max_prompt_length = config.data.max_length - config.rollout.max_new_tokens
+    return vocabulary, encode_prompts(records, make_encoder, max_prompt_length=max_prompt_length)
+
+
+def open_models(config: PpoConfig, vocabulary: Vocabulary, run: Run) -> ActorCritic:
+    """Load policy, reference and critic, and record what they come from."""
+    reward_models = [source.path for source in config.reward if isinstance(source, ModelReward)]
+    actors = open_actors(
+        config.model,
+        vocabulary,
+        reference=config.reference,
+        critic_from=reward_models[0] if config.critic.init == "reward" else None,
+        seed=config.seed,
+        precision=config.train.precision,
+        temperature=config.rollout.temperature,
+    )
+    run.add_parent("model", actors.policy.path, actors.policy.digest)
+    if actors.reference is not None:
+        run.add_parent("reference", actors.reference.path, actors.reference.digest)
+    return actors
+
+
+def open_engine(config: PpoConfig, actors: ActorCritic, run: Run) -> Engine:
+    """Make the engine that samples from the policy."""
+    return TransformersEngine(
+        actors.policy.model,
+        actors.policy.vocabulary.pad_id,
+        chunk_size=config.rollout.chunk_size,
+        autocast=actors.autocast,
+        max_positions=actors.policy.max_positions,
+        should_stop=lambda: run.stop.requested,
+    )
+
+
+def open_scorers(config: PpoConfig, actors: ActorCritic, run: Run) -> list[tuple[Scorer, float]]:
+    """Load what is rewarded; scores of a model without a stored scale are used as they are."""
+
+    def load(path: str) -> tuple[LoadedModel, ScoreScale]:
+        loaded, scale = load_reward_model(path)
+        run.add_parent("reward", path, loaded.digest)
+        if scale is None:
+            run.say(f"{path} stores no score scale (mean, std); its raw scores are the reward")
+        return loaded, scale or ScoreScale()
+
+    return build_scorers(
+        config.reward,
+        load,
+        actors.policy.vocabulary,
+        micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
+        autocast=actors.autocast,
+    )

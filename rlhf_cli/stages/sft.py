@@ -1,0 +1,124 @@
+"""`rlhf sft`: supervised fine-tuning. Token-mean cross-entropy on completions, over the whole optimizer step.
+
+The same stage pre-trains: `text` rows with `loss.on: all`, on `model.from_scratch`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rlhf_cli.algo.losses import sft_loss
+from rlhf_cli.config.stages import SftConfig
+from rlhf_cli.data.batches import TokenBatch, collate
+from rlhf_cli.data.encode import EncodedText
+from rlhf_cli.data.loader import RowSource
+from rlhf_cli.data.prepare import (
+    Prepared,
+    demonstrations_of,
+    encode_demonstrations,
+    make_encoder_of,
+    texts_of,
+)
+from rlhf_cli.models.device import Autocast, autocast_for, micro_tokens_for, num_parameters, pick_device
+from rlhf_cli.models.load import (
+    LoadedModel,
+    Vocabulary,
+    count_parameters,
+    load_vocabulary,
+    make_vocabulary,
+    open_policy,
+)
+from rlhf_cli.models.save import save_model
+from rlhf_cli.models.scoring import labelled_logprobs
+from rlhf_cli.run.metrics import Mean
+from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.training.loop import Cadence, Trainer
+from rlhf_cli.training.optim import Role, Updater
+from rlhf_cli.training.parts import Loss
+
+
+def run(config: SftConfig, run: Run) -> StageResult:
+    """Train the model on demonstrations and write it to the run."""
+    vocabulary, data = prepare(config)
+    data.publish(run)
+    policy = open_policy(config.model, vocabulary, config.seed)
+    run.add_parent("model", policy.path, policy.digest)
+    source = row_source(config, vocabulary, data)
+    updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
+    autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
+    learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
+    policy.model.train()
+    trainer = Trainer(
+        run,
+        source,
+        learner.objective,
+        updater,
+        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
+        evaluate=learner.evaluate if data.eval else None,
+    )
+    metrics = trainer.fit()
+    adapter = run.dir.adapter if config.model.lora else None
+    save_model(policy.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    return StageResult(run.dir.model, source.num_steps, metrics)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The policy with its loss."""
+
+    policy: LoadedModel
+    autocast: Autocast
+    source: RowSource[EncodedText, TokenBatch]
+    held_out: Sequence[EncodedText]
+
+    def objective(self, batch: TokenBatch) -> Loss:
+        """Sum the negative log-likelihoods of a micro-batch; its weight is the number of trained tokens."""
+        batch = batch.to(self.policy.device)
+        with self.autocast():
+            logprobs = labelled_logprobs(
+                self.policy.model, batch.input_ids, batch.attention_mask, batch.loss_mask
+            )
+        return Loss(sft_loss(logprobs), weight=len(logprobs))
+
+    @torch.no_grad()
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure the token-mean loss on the held-out rows, without dropout."""
+        self.policy.model.eval()
+        losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
+        self.policy.model.train()
+        total = sum((Mean(float(loss.total), loss.weight) for loss in losses), start=Mean(0.0, 0.0))
+        return {"loss": total.value}
+
+
+def plan(config: SftConfig) -> str:
+    """Say what a run would do: data, parameters, steps."""
+    vocabulary, data = prepare(config)
+    total, trainable = count_parameters(config.model, vocabulary)
+    num_steps = row_source(config, vocabulary, data).num_steps
+    return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable\nsteps: {num_steps}"
+
+
+def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
+    """Read and encode the data with the model's vocabulary, or one trained on it."""
+    records = demonstrations_of(config.data, config.seed)
+    if config.model.from_scratch is not None:
+        vocabulary = make_vocabulary(config.model.from_scratch, texts_of(records.train))
+    else:
+        vocabulary = load_vocabulary(config.model)
+    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    return vocabulary, encode_demonstrations(records, make_encoder, loss_on=config.loss.on)
+
+
+def row_source(
+    config: SftConfig, vocabulary: Vocabulary, data: Prepared[EncodedText]
+) -> RowSource[EncodedText, TokenBatch]:
+    """Walk the training rows as the configuration says."""
+    return RowSource(
+        data.train,
+        length=lambda row: len(row.input_ids),
+        collate=lambda rows: collate(rows, vocabulary.pad_id),
+        train=config.train,
+        micro_tokens=micro_tokens_for(config.train.micro_tokens, pick_device()),
+        seed=config.seed,
+    )

@@ -1,0 +1,149 @@
+"""`rlhf train-rm`: a reward model from preferences. Bradley-Terry on the score at the last token of each answer.
+
+The result is a one-label sequence classification model. Mean and standard deviation of its scores on the answers
+of the training data go into the manifest, so that PPO can use scores of unit scale.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlhf_cli.algo.losses import bradley_terry
+from rlhf_cli.algo.metrics import expected_calibration_error, pair_accuracy
+from rlhf_cli.config.sections import RmLoss
+from rlhf_cli.config.stages import TrainRmConfig
+from rlhf_cli.data.batches import PairBatch, collate_pairs, pair_length
+from rlhf_cli.data.encode import EncodedPair
+from rlhf_cli.data.loader import RowSource
+from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
+from rlhf_cli.models.device import Autocast, autocast_for, micro_tokens_for, num_parameters, pick_device
+from rlhf_cli.models.heads import last_token_scores, load_classifier
+from rlhf_cli.models.load import LoadedModel, Vocabulary, count_parameters, load_vocabulary
+from rlhf_cli.models.save import save_model
+from rlhf_cli.run.metrics import Mean
+from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.training.loop import Cadence, Trainer
+from rlhf_cli.training.optim import Role, Updater
+from rlhf_cli.training.parts import Loss
+
+_PAIRS_FOR_SCALE = 1000
+
+
+def run(config: TrainRmConfig, run: Run) -> StageResult:
+    """Train the reward model on comparisons and write it to the run."""
+    vocabulary, data = prepare(config)
+    data.publish(run)
+    loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
+    run.add_parent("model", loaded.path, loaded.digest)
+    source = pair_source(config, vocabulary, data)
+    updater = Updater([Role("reward", loaded.model, config.optim.lr)], config.optim, source.num_steps)
+    autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
+    learner = Learner(loaded, autocast, config.loss, source, data.eval[: config.eval.max_rows])
+    trainer = Trainer(
+        run,
+        source,
+        learner.objective,
+        updater,
+        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
+        evaluate=learner.evaluate if data.eval else None,
+    )
+    metrics = trainer.fit()
+    scores = torch.cat(learner.scores_of(data.train[:_PAIRS_FOR_SCALE]))
+    run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})
+    adapter = run.dir.adapter if config.model.lora else None
+    save_model(loaded.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    return StageResult(run.dir.model, source.num_steps, metrics)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """The reward model with its loss."""
+
+    loaded: LoadedModel
+    autocast: Autocast
+    loss: RmLoss
+    source: RowSource[EncodedPair, PairBatch]
+    held_out: Sequence[EncodedPair]
+
+    def scores(self, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """Score both sides of B pairs -> two [B]."""
+        with self.autocast():
+            both = last_token_scores(self.loaded.model, batch.rows.input_ids, batch.rows.attention_mask)
+        chosen, rejected = both.chunk(2)
+        return chosen, rejected
+
+    def objective(self, batch: PairBatch) -> Loss:
+        """Sum the Bradley-Terry losses of a micro-batch; its weight is the number of pairs."""
+        batch = batch.to(self.loaded.device)
+        chosen, rejected = self.scores(batch)
+        losses = bradley_terry(
+            chosen,
+            rejected,
+            p_chosen=batch.p_chosen,
+            margin=batch.margin,
+            center=self.loss.center,
+            label_smoothing=self.loss.label_smoothing,
+        )
+        margins = (chosen - rejected).detach()
+        weight = len(margins)
+        metrics = {
+            "accuracy": Mean(pair_accuracy(margins) * weight, weight),
+            "margin": Mean(float(margins.sum()), weight),
+        }
+        return Loss(losses.sum(), weight, metrics)
+
+    @torch.no_grad()
+    def scores_of(self, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
+        """Score any pairs -> two tensors, not in the order given."""
+        batches = self.source.micro_batches_of(pairs)
+        sides = [self.scores(batch.to(self.loaded.device)) for batch in batches]
+        return torch.cat([chosen for chosen, _ in sides]), torch.cat([rejected for _, rejected in sides])
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure accuracy, calibration and margin on the held-out pairs."""
+        chosen, rejected = self.scores_of(self.held_out)
+        margins = (chosen - rejected).cpu()
+        return {
+            "accuracy": pair_accuracy(margins),
+            "calibration_error": expected_calibration_error(margins),
+            "margin": float(margins.mean()),
+        }
+
+
+def plan(config: TrainRmConfig) -> str:
+    """Say what a run would do: data, parameters, steps."""
+    vocabulary, data = prepare(config)
+    total, trainable = count_parameters(config.model, vocabulary)
+    num_steps = pair_source(config, vocabulary, data).num_steps
+    return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable, and a score head\nsteps: {num_steps}"
+
+
+def prepare(config: TrainRmConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
+    """Read and encode the comparisons; ties and margins as the loss wants them."""
+    records = comparisons_of(config.data, config.seed)
+    if config.loss.ties == "drop":
+        records = without_ties(records)
+    vocabulary = load_vocabulary(config.model)
+    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    data = encode_comparisons(records, make_encoder)
+    if config.loss.margin == "none":
+        without = [dataclasses.replace(pair, margin=0.0) for pair in data.train]
+        data = dataclasses.replace(data, train=without)
+    return vocabulary, data
+
+
+def pair_source(
+    config: TrainRmConfig, vocabulary: Vocabulary, data: Prepared[EncodedPair]
+) -> RowSource[EncodedPair, PairBatch]:
+    """Walk the training pairs as the configuration says; both sides of a pair count for the token budget."""
+    return RowSource(
+        data.train,
+        length=lambda pair: 2 * pair_length(pair),
+        collate=lambda pairs: collate_pairs(pairs, vocabulary.pad_id),
+        train=config.train,
+        micro_tokens=micro_tokens_for(config.train.micro_tokens, pick_device()),
+        seed=config.seed,
+    )

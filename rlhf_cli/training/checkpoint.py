@@ -1,0 +1,139 @@
+"""Checkpoints that are whole or absent: safetensors and JSON, hashed, published by one rename.
+
+    checkpoints/step-000100/{model,optimizer,rng}.safetensors  state.json  MANIFEST.json
+
+MANIFEST.json is written last and holds the sha256 of every other file. Loading verifies from the newest to the
+oldest; what fails moves to checkpoints/quarantine/ and the next one is tried. Never a silent fresh start.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlhf_cli.errors import CheckpointError, ResourceError
+from rlhf_cli.run.directory import publish_dir, sha256_file
+
+_NAME = re.compile(r"step-(\d{6,})")
+_FORMAT = "rlhf.checkpoint/1"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One verified checkpoint: named groups of tensors, and a JSON state."""
+
+    step: int
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, object]
+
+
+class CheckpointStore:
+    """The checkpoints of one run; keeps the newest `keep`."""
+
+    def __init__(self, root: Path, *, keep: int, warn: Callable[[str], None]) -> None:
+        self.root = root
+        self._keep = keep
+        self._warn = warn
+        root.mkdir(parents=True, exist_ok=True)
+        for leftover in (*root.glob(".tmp-*"), *root.glob(".del-*"), *root.glob(".step-*.del-*")):
+            shutil.rmtree(leftover)  # of a writer that was killed: the run's lock says no other is alive
+
+    def save(
+        self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, object]
+    ) -> Path:
+        """Write and publish a checkpoint, then prune old ones. Raises ResourceError when the disk refuses."""
+        final = self.root / f"step-{step:06d}"
+        if final.exists():  # verified at load, or written by this process: a step is never computed two ways
+            return final
+        temporary = self.root / f".tmp-{final.name}"
+        try:
+            self._write(temporary, step, tensors, state)
+            publish_dir(temporary, final)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise ResourceError(
+                f"the checkpoint of step {step} could not be written: {error}",
+                where=str(final),
+                fix="free disk space and run the same command again; earlier checkpoints are untouched",
+            ) from error
+        self._prune()
+        return final
+
+    def _write(
+        self,
+        folder: Path,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, object],
+    ) -> None:
+        folder.mkdir()
+        for name, group in tensors.items():
+            on_cpu = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            save_file(on_cpu, folder / f"{name}.safetensors")
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        files = {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
+        manifest = {"format": _FORMAT, "step": step, "files": files}
+        (folder / "MANIFEST.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+    def _prune(self) -> None:
+        for path in self._newest_first()[self._keep :]:
+            doomed = path.with_name(f".del-{path.name}")
+            path.rename(doomed)  # half-deleted trees must never look like checkpoints
+            shutil.rmtree(doomed)
+
+    def load_latest(self) -> Checkpoint | None:
+        """Load the newest checkpoint that verifies; None when there never was one.
+
+        Raises CheckpointError when there are checkpoints and none verifies.
+        """
+        found = self._newest_first()
+        for path in found:
+            try:
+                return _read(path)
+            except CheckpointError as error:
+                self._quarantine(path, error.message)
+        if found or (self.root / "quarantine").exists():
+            raise CheckpointError(
+                "no checkpoint of this run verifies",
+                where=str(self.root),
+                fix="start again with --fresh (the old run is kept aside), or restore a checkpoint from a backup",
+            )
+        return None
+
+    def _quarantine(self, path: Path, reason: str) -> None:
+        folder = self.root / "quarantine"
+        folder.mkdir(exist_ok=True)
+        target = folder / path.name
+        shutil.rmtree(target, ignore_errors=True)
+        path.rename(target)
+        self._warn(f"checkpoint {path.name} does not verify ({reason}); moved to {target}")
+
+    def _newest_first(self) -> list[Path]:
+        named = [(match, path) for path in self.root.iterdir() if (match := _NAME.fullmatch(path.name))]
+        return [path for match, path in sorted(named, key=lambda pair: -int(pair[0][1]))]
+
+
+def _read(path: Path) -> Checkpoint:
+    """Verify a checkpoint file by file and load it."""
+    try:
+        manifest = json.loads((path / "MANIFEST.json").read_bytes())
+        if manifest["format"] != _FORMAT or f"step-{manifest['step']:06d}" != path.name:
+            raise CheckpointError("its manifest belongs to another checkpoint", where=str(path))
+        for name, digest in manifest["files"].items():
+            if sha256_file(path / name) != digest:
+                raise CheckpointError(f"{name} is not what was written", where=str(path))
+        tensors = {
+            name.removesuffix(".safetensors"): load_file(path / name)
+            for name in manifest["files"]
+            if name.endswith(".safetensors")
+        }
+        state = json.loads((path / "state.json").read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"unreadable: {error}", where=str(path)) from error
+    return Checkpoint(manifest["step"], tensors, state)

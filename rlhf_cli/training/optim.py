@@ -1,0 +1,124 @@
+"""AdamW with a schedule, global-norm clipping per role, and division by the step's weight."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rlhf_cli.config.sections import Optim
+from rlhf_cli.errors import DivergedError
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One trained model under its name, with its peak learning rate. Each role is clipped on its own."""
+
+    name: str
+    module: nn.Module
+    lr: float
+
+    def parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """List what learns, by name; shared parameters once."""
+        return [(f"{self.name}.{n}", p) for n, p in self.module.named_parameters() if p.requires_grad]
+
+
+def lr_factor(step: int, num_steps: int, *, schedule: str, warmup: float, final_ratio: float) -> float:
+    """Give the learning rate of step `step` (from 0) as a share of the peak.
+
+    Linear warm-up over `warmup * num_steps` steps, then constant, or linear or cosine down to `final_ratio`.
+    """
+    num_warmup = round(warmup * num_steps)
+    if step < num_warmup:
+        return (step + 1) / num_warmup
+    if schedule == "constant":
+        return 1.0
+    progress = (step - num_warmup) / max(1, num_steps - num_warmup)
+    shape = 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return final_ratio + (1 - final_ratio) * shape
+
+
+class Updater:
+    """Turns accumulated gradient sums into one optimizer step."""
+
+    def __init__(self, roles: Sequence[Role], optim: Optim, num_steps: int) -> None:
+        self.roles = roles
+        self.step_count = 0
+        self._settings = optim
+        self._num_steps = num_steps
+        groups = [group for role in roles for group in _decay_groups(role, optim.weight_decay)]
+        self._optimizer = torch.optim.AdamW(groups, betas=optim.betas, eps=optim.eps, fused=True)
+
+    def step(self, weight: float) -> dict[str, float]:
+        """Divide gradients by `weight`, clip, step, clear. Returns lr and gradient norms.
+
+        Raises DivergedError before anything is changed when a norm is not finite.
+        """
+        norms = {role.name: self._norm(role, weight) for role in self.roles}
+        factor = self._factor()
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.step_count += 1
+        names = {name: f"grad_norm/{name}" if len(norms) > 1 else "grad_norm" for name in norms}
+        return {"lr": self.roles[0].lr * factor} | {names[name]: norm for name, norm in norms.items()}
+
+    def _norm(self, role: Role, weight: float) -> float:
+        gradients = [p.grad for _, p in role.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, weight)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not bool(torch.isfinite(norm)):
+            raise DivergedError(
+                f"the gradient of the {role.name} is not finite at step {self.step_count + 1}",
+                where="optim.lr",
+                fix="lower optim.lr, or look for broken rows in this step's batch (events.jsonl names them)",
+            )
+        if self._settings.clip_norm:
+            parameters = [p for _, p in role.parameters()]
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._settings.clip_norm, norm)
+        return float(norm)
+
+    def _factor(self) -> float:
+        settings = self._settings
+        return lr_factor(
+            self.step_count,
+            self._num_steps,
+            schedule=settings.schedule,
+            warmup=settings.warmup,
+            final_ratio=settings.final_lr_ratio,
+        )
+
+    def state_tensors(self) -> dict[str, torch.Tensor]:
+        """Give the moments of every parameter by name."""
+        tensors = {}
+        for name, parameter in self._named():
+            for key, value in self._optimizer.state[parameter].items():
+                tensors[f"{name}/{key}"] = value
+        return tensors
+
+    def load_state_tensors(self, tensors: Mapping[str, torch.Tensor], step_count: int) -> None:
+        """Put saved moments back, by name."""
+        self.step_count = step_count
+        for name, parameter in self._named():
+            state = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"{name}/{key}" in tensors:
+                    value = tensors[f"{name}/{key}"]
+                    state[key] = value.to(parameter.device)
+            if state:
+                self._optimizer.state[parameter] = state
+
+    def _named(self) -> Iterable[tuple[str, nn.Parameter]]:
+        return [pair for role in self.roles for pair in role.parameters()]
+
+
+def _decay_groups(role: Role, weight_decay: float) -> list[dict[str, object]]:
+    """Split a role's parameters: matrices decay; vectors (norms, biases) do not."""
+    parameters = [parameter for _, parameter in role.parameters()]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    shared = {"lr": role.lr, "peak_lr": role.lr}
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group | shared for group in groups if group["params"]]

@@ -1,0 +1,58 @@
+"""What a stage hands to `fit`: where batches come from, and what to minimise.
+
+An objective returns sums and weights, never means; `fit` alone divides, once per optimizer step, so the gradient
+does not depend on how a step is cut into micro-batches.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from torch import Tensor
+
+from rlhf_cli.run.metrics import Mean
+
+B_co = TypeVar("B_co", covariant=True)
+B_contra = TypeVar("B_contra", contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A differentiable sum over the micro-batch, the weight it stands for (tokens, pairs), and metrics.
+
+    Two micro-batches of 3 and 5 tokens: Loss(6.0, 3), Loss(2.5, 5) -> the step's loss is 8.5 / 8.
+    """
+
+    total: Tensor
+    weight: float
+    metrics: Mapping[str, Mean] = field(default_factory=dict)
+
+
+class Objective(Protocol[B_contra]):
+    """Computes the loss of one micro-batch with the model being trained."""
+
+    def __call__(self, batch: B_contra, /) -> Loss: ...
+
+
+class BatchSource(Protocol[B_co]):
+    """Yields optimizer steps, each as its micro-batches, from wherever it stands.
+
+    Its state is small and JSON; it is only asked for while `at_boundary`, and describes the position before the
+    next step. A source that samples may raise Preempted while it works; its state is then that of the boundary.
+    """
+
+    @property
+    def num_steps(self) -> int: ...
+
+    @property
+    def at_boundary(self) -> bool: ...
+
+    def __iter__(self) -> Iterator[Sequence[B_co]]: ...
+
+    def facts(self) -> Mapping[str, float]:
+        """Give metrics of the data itself (epoch, rewards) for the next logged line."""
+        ...
+
+    def state_dict(self) -> dict[str, object]: ...
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None: ...
