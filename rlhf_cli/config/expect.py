@@ -129,7 +129,7 @@ def _way_out(reading: Reading, errors: list[ErrorDetails]) -> str:
     for error in errors:
         if error["type"] == "literal_error" and isinstance(value, str):
             return _meant(value, re.findall("'([^']*)'", error["ctx"]["expected"]))
-    if kinds & {"model", "union", "list"}:
+    if kinds & {"model", "dict", "list"}:
         return _for_section(reading, is_list="list" in kinds)
     if "string" in kinds and reading.plain:
         return f'quote it: "{reading.plain}"'

@@ -122,9 +122,8 @@ class FromScratch(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.hidden_size % (2 * self.num_heads):
-            message = (
-                f"{self.hidden_size} does not split into num_heads = {self.num_heads} heads of even width"
-            )
+            heads = f"model.from_scratch.num_heads = {self.num_heads}"
+            message = f"{self.hidden_size} does not split into {heads} heads of even width"
             refuse([Refusal("hidden_size", message, f"use a multiple of {2 * self.num_heads}")])
         return self
 

@@ -18,7 +18,7 @@ from rlhf_cli.config.base import (
     refuse,
 )
 
-SMOOTHED_DPO_LOSSES = ("sigmoid", "robust", "exo_pair", "aot", "aot_unpaired")
+SMOOTHED_DPO_LOSSES = ("sigmoid", "sigmoid_norm", "robust", "exo_pair", "aot", "aot_unpaired")
 
 
 class SftLoss(Section):
@@ -58,7 +58,6 @@ class DpoLoss(Section):
         "apo_zero",
         "apo_down",
         "discopop",
-        "sft",
         "sigmoid_norm",
     ] = "sigmoid"
     """Which loss of the DPO family."""
@@ -67,7 +66,7 @@ class DpoLoss(Section):
     label_smoothing: Smoothing = 0.0
     """Assumed share of wrong preferences; with `sigmoid` this is cDPO."""
     sft_weight: NonNegative = 0.0
-    """Adds this times the mean negative log-likelihood of the chosen tokens."""
+    """Adds this times the negative log-likelihood per token of each chosen answer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -75,6 +74,9 @@ class DpoLoss(Section):
             message = f"has no effect with loss.type = {self.type}"
             possible = ", ".join(SMOOTHED_DPO_LOSSES)
             refuse([Refusal("label_smoothing", message, f"remove it, or use a type that has it: {possible}")])
+        if self.label_smoothing == 0 and self.type == "exo_pair":
+            message = "loss.type = exo_pair takes its logarithm, and it is 0"
+            refuse([Refusal("label_smoothing", message, "set it above 0, for example 0.001")])
         return self
 
 

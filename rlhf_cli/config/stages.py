@@ -52,7 +52,7 @@ class SftConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     """When to write checkpoints."""
     log: Log = Log()
-    """How often to report."""
+    """What is reported when."""
     eval: Eval = Eval()
     """How often to evaluate."""
     loss: SftLoss = SftLoss()
@@ -82,7 +82,7 @@ class TrainRmConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     """When to write checkpoints."""
     log: Log = Log()
-    """How often to report."""
+    """What is reported when."""
     eval: Eval = Eval()
     """How often to evaluate."""
     loss: RmLoss = RmLoss()
@@ -114,7 +114,7 @@ class DpoConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     """When to write checkpoints."""
     log: Log = Log()
-    """How often to report."""
+    """What is reported when."""
     eval: Eval = Eval()
     """How often to evaluate."""
     loss: DpoLoss = DpoLoss()
@@ -146,7 +146,7 @@ class PpoConfig(Section):
     checkpoint: Checkpoint = Checkpoint()
     """When to write checkpoints."""
     log: Log = Log()
-    """How often to report."""
+    """What is reported when."""
     eval: Eval = Eval()
     """How often to evaluate."""
     reward: list[RewardSource] = Field(min_length=1)
@@ -191,7 +191,7 @@ class CollectConfig(Section):
     labeler: Labeler = TerminalLabeler(kind="terminal")
     """Who judges."""
     generation: Generation = Generation()
-    """How the candidates answer."""
+    """How answers are sampled."""
     limit: Count | None = None
     """Stop after this many pairs."""
     max_prompt_length: Count = 1024
@@ -201,7 +201,7 @@ class CollectConfig(Section):
     on_bad_row: Literal["error", "skip"] = "error"
     """Whether a row that cannot be read stops the run or is counted and left out."""
     export: Export = Export()
-    """How votes become training rows."""
+    """What the training rows are made of."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -204,11 +204,8 @@ class _Builder:
         return data
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
-        if UNSTORABLE.search(node.value):
-            self._note(node, path, "this text has a character that cannot be stored", "remove the escape")
-            return UNSTORABLE.sub("", node.value)
         if node.style is not None:
-            return node.value
+            return self._stored(node, path)
         self.document.plain[path] = node.value
         try:
             return resolve_scalar(node.value)
@@ -257,9 +254,18 @@ class _Builder:
                 self._note(
                     node, path, f"the key {node.value or 'null'} is not text", f'quote it: "{node.value}"'
                 )
-        if UNSTORABLE.search(node.value):
-            self._note(node, path, "this key has a character that cannot be stored", "remove the escape")
-        return UNSTORABLE.sub("", node.value)
+        return self._stored(node, path)
+
+    def _stored(self, node: yaml.ScalarNode, path: KeyPath) -> str:
+        """Join the surrogate pairs that JSON writes; refuse what no UTF-8 file can hold."""
+        text = str(node.value)
+        try:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            text = UNSTORABLE.sub("\0", text)
+        if "\0" in text:
+            self._note(node, path, "this text has a character that cannot be stored", "remove the escape")
+        return text.replace("\0", "")
 
     def _note(self, node: yaml.Node, path: KeyPath, message: str, help: str) -> None:
         spot = self.source.spot(node.start_mark.index)
