@@ -12,7 +12,7 @@ from rlhf_cli.config.problems import ConfigProblems, KeyPath, Problem, Spot, in_
 MAX_BYTES = 1_000_000
 MAX_ALIASES = 100
 MAX_DEPTH = 50
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NULLS = {"", "~", "null", "Null", "NULL"}
@@ -57,16 +57,15 @@ class Text:
         self.name = name
         self.text = text
         self.prefix = prefix
+        self.lines = [line.rstrip("\r") for line in text.split("\n")] if prefix is None else [prefix + text]
         self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def spot(self, offset: int) -> Spot:
         offset = min(offset, len(self.text))
         if self.prefix is not None:
-            return Spot(self.name, 0, len(self.prefix) + offset + 1, self.prefix + self.text)
+            return Spot(self.name, 0, len(self.prefix) + offset + 1, self.lines[0])
         line = bisect.bisect_right(self.starts, offset)
-        start = self.starts[line - 1]
-        end = self.starts[line] - 1 if line < len(self.starts) else len(self.text)
-        return Spot(self.name, line, offset - start + 1, self.text[start:end].rstrip("\r"))
+        return Spot(self.name, line, offset - self.starts[line - 1] + 1, self.lines[line - 1])
 
     def error(self, offset: int, message: str, help: str = "", key: KeyPath = ()) -> ConfigProblems:
         return ConfigProblems([problem(self.spot(offset), message, key=key, help=help)])
@@ -152,6 +151,7 @@ class _Loader(yaml.SafeLoader):
         self.source = source
         self.problems: list[Problem] = []
         self.num_aliases = 0
+        self.num_nodes = 0
         self.depth = 0
         super().__init__(source.text)
 
@@ -166,6 +166,9 @@ class _Loader(yaml.SafeLoader):
             message = f"tags such as {event.tag} are not allowed"
             self.problems.append(problem(self.source.spot(offset), message, help="remove the tag"))
         self.depth += 1
+        self.num_nodes += 1
+        if self.num_nodes > MAX_NODES:
+            raise self.source.error(offset, f"more than {MAX_NODES} keys and values")
         if self.depth > MAX_DEPTH:
             raise self.source.error(offset, f"nested more than {MAX_DEPTH} levels deep")
         node = super().compose_node(parent, index)
@@ -190,7 +193,7 @@ class _Builder:
         offset = node.start_mark.index
         self.num_nodes += 1
         if self.num_nodes > MAX_NODES or depth > MAX_DEPTH:
-            message = f"aliases expand to more than {MAX_NODES} values or {MAX_DEPTH} levels"
+            message = f"aliases expand to more than {MAX_NODES} keys and values or {MAX_DEPTH} levels"
             raise self.source.error(offset, message, "write the values out")
         self.document.values[path] = self.source.spot(offset)
         if isinstance(node, yaml.ScalarNode):

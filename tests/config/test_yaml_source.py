@@ -141,8 +141,14 @@ def test_alias_bomb_is_refused_fast():
     lines = ["a0: &a0 [" + "x, " * 9 + "]"]
     lines += [f"a{i}: &a{i} [" + f"*a{i - 1}, " * 9 + "]" for i in range(1, 9)]
     start = time.perf_counter()
-    assert "aliases expand to more than 100000 values" in message_of("\n".join(lines))
+    assert "aliases expand to more than 50000 keys and values" in message_of("\n".join(lines))
     assert time.perf_counter() - start < 5
+
+
+def test_endless_lists_are_refused_while_they_are_read():
+    assert "a.yaml:2:99995: error: more than 50000 keys and values" in message_of(
+        "b: 1\na: [" + "1," * 400_000
+    )
 
 
 def test_huge_files_are_refused():
