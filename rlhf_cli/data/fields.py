@@ -151,11 +151,10 @@ def check_turns(messages: Dialog, name: str, *, last: str) -> None:
     for i, message in enumerate(messages[start:], start):
         expected = "user" if (i - start) % 2 == 0 else "assistant"
         if message.role != expected:
-            raise BadRow(f"{name}[{i}] is a {message.role} turn where a {expected} turn is due")
+            raise BadRow(f"{name}[{i}] is spoken by {message.role}, expected {expected}")
     if not messages or messages[-1].role != last:
-        raise BadRow(
-            f"{name} ends with a {messages[-1].role if messages else 'missing'} turn, expected {last}"
-        )
+        speaker = messages[-1].role if messages else "nobody"
+        raise BadRow(f"the last turn of {name} is spoken by {speaker}, expected {last}")
 
 
 def is_blank(value: Text) -> bool:

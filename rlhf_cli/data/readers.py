@@ -94,7 +94,7 @@ def read_comparisons(
     sources: Sequence[Source], *, on_bad_row: str = "error", seed: int = 0
 ) -> Reading[Comparison]:
     """Read preference pairs; ties are records with p_chosen 0.5. Weights and errors as in `read_demonstrations`."""
-    return _read(sources, _Reader(FOR_COMPARISONS, _comparison), on_bad_row, seed)
+    return _read(sources, _Reader(FOR_COMPARISONS, comparison_of), on_bad_row, seed)
 
 
 def read_prompts(
@@ -122,13 +122,14 @@ def read_prompts(
 def _demonstration(row: Row, name: str, origin: str) -> tuple[Demonstration, tuple[str, ...]]:
     if name in SINGLE:
         return demonstration(row, name, origin), _NO_NOTES
-    pair, notes = _comparison(row, name, origin)
+    pair, notes = comparison_of(row, name, origin)
     if pair.p_chosen == 0.5:
         raise SetAside("a tie has no answer to imitate")
     return Demonstration(pair.prompt, pair.chosen, origin), notes
 
 
-def _comparison(row: Row, name: str, origin: str) -> tuple[Comparison, tuple[str, ...]]:
+def comparison_of(row: Row, name: str, origin: str) -> tuple[Comparison, tuple[str, ...]]:
+    """Read one row in the preference format `name`, with what there is to count. Raises BadRow and SetAside."""
     return comparison(_PAIRS[name](row), origin)
 
 

@@ -89,7 +89,7 @@ def jsonl_rows(path: Path, name: str) -> Iterator[RawRow]:
 def parse_line(line: bytes, origin: str) -> RawRow:
     """Parse one line of JSONL."""
     try:
-        content = line.decode()
+        content = line.decode().rstrip(" \t\r\n")
         value = _DECODER.decode(content)
     except UnicodeDecodeError as error:
         return RawRow(f"{origin}:{error.start + 1}", None, f"byte 0x{line[error.start]:02x} is not UTF-8")
