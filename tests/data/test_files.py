@@ -76,8 +76,16 @@ def test_a_pipe_is_refused_instead_of_waiting(tmp_path: Path):
         open_tables(str(tmp_path / "pipe.jsonl"))
 
 
-def test_a_directory_gives_its_files_in_order(tmp_path: Path):
-    for name in ("b.jsonl", "a.jsonl.gz", "README.md", ".hidden.jsonl", "metrics.jsonl"):
+def test_a_directory_or_a_run_gives_its_files_of_rows_in_order(tmp_path: Path):
+    for name in (
+        "b.jsonl",
+        "a.jsonl.gz",
+        "README.md",
+        ".hidden.jsonl",
+        "metrics.jsonl",
+        "manifest.json",
+        "x.db",
+    ):
         (tmp_path / name).write_bytes(LINE)
     assert [Path(table.name).name for table in open_tables(str(tmp_path))] == ["a.jsonl.gz", "b.jsonl"]
 
