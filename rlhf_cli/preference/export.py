@@ -1,7 +1,6 @@
-"""Write the votes as `preferences.jsonl`, the rows train-rm and dpo read, and count what is left out."""
+"""Write the votes as `preferences.jsonl`, the rows train-rm and dpo read, and no preference by accident."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -10,44 +9,19 @@ from rlhf_cli.records import Message, Text
 from rlhf_cli.run.directory import write_atomic
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of the pairs: all of them are in exactly one of `decided` ... `undecided`."""
-
-    decided: int
-    ties: int
-    both_bad: int
-    skipped: int
-    identical: int
-    undecided: int
-
-
-def export_preferences(store: Store, path: Path, *, ties: Literal["drop", "half"]) -> Counts:
-    """Replace `path` by one row for each decided pair, in the order of the pairs.
+def export_preferences(store: Store, path: Path, *, ties: Literal["drop", "half"]) -> int:
+    """Replace `path` by one row for each decided pair, in the order of the pairs; return the number of rows.
 
     A tie becomes a row with p_chosen 0.5 when `ties` is "half". Both bad, skipped and identical pairs are never
     written: none of them says that one answer is better.
     """
-    votes = store.votes()
-    kept = [v for v in votes if v.winner in ("1", "2") or (v.winner == "tie" and ties == "half")]
-    rows = [preference_row(store.pair(vote.pair_id), vote) for vote in kept]
+    written = {"1", "2", "tie"} if ties == "half" else {"1", "2"}
+    votes = [vote for vote in store.votes() if vote.winner in written]
+    rows = [preference_row(store.pair(vote.pair_id), vote) for vote in votes]
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     # A lone surrogate has no UTF-8 form; backslashed it is what JSON itself writes.
     write_atomic(path, text.encode("utf-8", errors="backslashreplace"))
-    return count(store, votes)
-
-
-def count(store: Store, votes: list[Vote]) -> Counts:
-    """Count the pairs by what became of them."""
-    winners = [vote.winner for vote in votes]
-    return Counts(
-        decided=winners.count("1") + winners.count("2"),
-        ties=winners.count("tie"),
-        both_bad=winners.count("both_bad"),
-        skipped=winners.count("skip"),
-        identical=store.num_pairs(identical=True),
-        undecided=store.num_pairs(identical=False) - len(votes),
-    )
+    return len(rows)
 
 
 def preference_row(pair: Pair, vote: Vote) -> dict[str, object]:

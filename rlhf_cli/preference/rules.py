@@ -10,8 +10,7 @@ from rlhf_cli.records import Text
 Rule = Callable[[str, str, str, Mapping[str, object]], float]
 """f(prompt, first, second, extra) -> P(first is better), in [0, 1]; 0.5 is a tie.
 
-`prompt` is the text, or the one user message, or every message as "role: content" with an empty line between.
-`extra` holds the other columns of the prompt's row.
+`prompt` is the text, or the last user message of a conversation; `extra` holds the other columns of its row.
 """
 
 
@@ -26,7 +25,7 @@ class RuleLabeler:
 
     def label(self, question: Question) -> Verdict:
         """Return the rule's vote. Raises DataError when it answers with anything but a probability."""
-        p_first = self._rule(plain_text(question.prompt), question.first, question.second, question.extra)
+        p_first = self._rule(last_user_text(question.prompt), question.first, question.second, question.extra)
         if not isinstance(p_first, int | float) or not 0 <= p_first <= 1:  # NaN too
             raise DataError(
                 f"the rule {self.name} returned {p_first!r} for pair {question.pair_id}",
@@ -39,13 +38,11 @@ class RuleLabeler:
         return Verdict(winner)
 
 
-def plain_text(prompt: Text) -> str:
-    """Return a prompt as one string: itself, its only user message, or a transcript."""
+def last_user_text(prompt: Text) -> str:
+    """Return a prompt as one string: itself, or what the user said last ("" if nothing)."""
     if isinstance(prompt, str):
         return prompt
-    if len(prompt) == 1 and prompt[0].role == "user":
-        return prompt[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in prompt)
+    return next((message.content for message in reversed(prompt) if message.role == "user"), "")
 
 
 def longer(prompt: str, first: str, second: str, extra: Mapping[str, object]) -> float:

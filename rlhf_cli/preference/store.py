@@ -92,20 +92,18 @@ class Store:
         self._db.close()
 
     def add_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Store the prompts once. Raises RunConflictError when other prompts are there already."""
+        """Store the prompts of the collection, all or none, under the ids 1, 2, ..."""
         rows = [
             (i, json.dumps(text_to_json(p.prompt)), p.origin, _extra(p)) for i, p in enumerate(prompts, 1)
         ]
         with writing(self._db, self.path) as db:
-            present = [tuple(row) for row in db.execute("SELECT * FROM prompts ORDER BY id")]
-            if not present:
-                db.executemany("INSERT INTO prompts VALUES (?, ?, ?, ?)", rows)
-            elif [row[1] for row in present] != [row[1] for row in rows]:
-                raise RunConflictError(
-                    "the prompts differ from those this collection started with",
-                    where=str(self.path),
-                    fix="restore the prompt files, or start anew with --fresh or another run_dir",
-                )
+            db.executemany("INSERT INTO prompts VALUES (?, ?, ?, ?)", rows)
+
+    def prompts(self) -> list[Prompt]:
+        """Return the prompts in the order of their ids."""
+        rows = self._rows("SELECT * FROM prompts ORDER BY id")
+        contents = [text_from_json(json.loads(row["content"])) for row in rows]
+        return [Prompt(c, r["origin"], json.loads(r["extra"])) for c, r in zip(contents, rows, strict=True)]
 
     def unanswered(self, candidate: int, sample: int) -> list[int]:
         """Return the ids of the prompts that lack this sample of this candidate."""
@@ -196,6 +194,11 @@ class Store:
 
     def num_votes(self) -> int:
         return int(self._rows("SELECT COUNT(*) FROM votes")[0][0])
+
+    def num_responses(self, finish_reason: str | None = None) -> int:
+        """Count the answers, or those that ended for one reason, "stop" or "length"."""
+        counted = "SELECT COUNT(*) FROM responses WHERE finish_reason = coalesce(?, finish_reason)"
+        return int(self._rows(counted, (finish_reason,))[0][0])
 
     def num_pairs(self, *, identical: bool) -> int:
         return int(self._rows("SELECT COUNT(*) FROM pairs WHERE identical = ?", (identical,))[0][0])

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -12,7 +13,7 @@ from rich.text import Text as Styled
 
 from rlhf_cli.errors import UsageError
 from rlhf_cli.preference.inert import inert
-from rlhf_cli.preference.keys import Keys
+from rlhf_cli.preference.keys import Keys, TerminalKeys
 from rlhf_cli.preference.labeler import Choice, Question, Stop, Undo, Verdict
 from rlhf_cli.records import Message
 
@@ -31,17 +32,22 @@ _COMMANDS = {
     "?": "show these keys",
     "q": "quit; every vote is saved already",
 }
-_KEYS = "a  b  better    t tie    x both bad    s skip    u undo    r reason    ? help    q quit"
+_KEYS = "a b better  t tie  x both bad  s skip  u undo  r reason  ? help  q quit"
 
 
-def require_terminal() -> None:
-    """Raise UsageError where no person can see the question and press a key."""
+def open_terminal(name: str, *, stopped: Callable[[], bool]) -> "TerminalLabeler":
+    """Give a labeler on standard input and error; once `stopped` says yes, it stops.
+
+    Raises UsageError where no person can see the question and press a key.
+    """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             "labeler.kind is terminal, and there is no terminal",
             where="labeler.kind",
             fix="run it in a terminal, or set labeler to {kind: rule, function: rlhf_cli.preference.rules:longer}",
         )
+    keys = TerminalKeys(sys.stdin.fileno(), stopped)
+    return TerminalLabeler(Console(stderr=True, highlight=False), keys, name=name)
 
 
 class TerminalLabeler:
@@ -54,8 +60,11 @@ class TerminalLabeler:
 
     def label(self, question: Question) -> Verdict | Undo | Stop:
         """Return the person's verdict; Stop at `q`, at the end of input, or when asked to stop."""
-        self._keys.discard()
-        self._console.print(question_view(question, wide=self._console.width >= _WIDE))
+        with self._keys.opened():
+            self._console.print(question_view(question, wide=self._console.width >= _WIDE))
+            return self._await_verdict(question)
+
+    def _await_verdict(self, question: Question) -> Verdict | Undo | Stop:
         started = time.monotonic()
         reason = ""
         while (key := self._keys.key()) is not None and key.lower() != "q":
@@ -79,19 +88,20 @@ class TerminalLabeler:
         return Stop()
 
     def _ask_reason(self) -> str | None:
-        self._console.print("reason: ", end="", style="bold")
-        reason = self._keys.line()
+        with self._keys.editing():
+            self._console.print("reason: ", end="", style="bold")
+            reason = self._keys.line()
         if reason is not None:
             self._say("reason noted; now vote" if reason else "no reason")
         return reason
 
     def _say(self, text: str) -> None:
-        self._console.print(f"  {text}", style="green", markup=False)
+        self._console.print(f"  {text}", style="green")
 
 
 def question_view(question: Question, *, wide: bool) -> RenderableType:
     """Lay one question out: progress, conversation, both answers, keys."""
-    title = f"{question.number} of {question.total}"
+    title = Styled(f"{question.number} of {question.total}", style="bold")
     prompt = question.prompt
     turns = (Message("prompt", prompt),) if isinstance(prompt, str) else prompt
     answers = _side_by_side(question) if wide else _stacked(question)

@@ -1,26 +1,27 @@
 """Ask a labeler about every pair without a vote, and store each vote before the next question."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from uuid import uuid4
 
 from rlhf_cli.preference.labeler import Labeler, Question, Stop, Undo, unblind
 from rlhf_cli.preference.store import Store, Vote
 
 
-def collect_votes(store: Store, labeler: Labeler, *, stopped: Callable[[], bool]) -> bool:
-    """Return True when every pair has a vote, False when the labeler or `stopped` ended it before."""
+def collect_votes(store: Store, labeler: Labeler) -> Iterator[int]:
+    """Yield the number of votes in the store each time it has changed, until every pair has one.
+
+    Ends sooner when the labeler stops. Whoever iterates may stop at any time: what was yielded is on disk.
+    """
     waiting = deque(store.undecided())
     total = store.num_votes() + len(waiting)
     while waiting:
-        if stopped():
-            return False
         pair = store.pair(waiting[0])
         question = Question(pair.id, pair.prompt, *pair.shown, total - len(waiting) + 1, total, pair.extra)
         key = uuid4().hex
         match labeler.label(question):
             case Stop():
-                return False
+                return
             case Undo():
                 undone = store.undo(labeler.name, key=key)
                 if undone is not None:
@@ -29,4 +30,4 @@ def collect_votes(store: Store, labeler: Labeler, *, stopped: Callable[[], bool]
                 winner = unblind(verdict.winner, pair.first)
                 store.vote(Vote(pair.id, winner, labeler.name, verdict.reason, verdict.seconds), key=key)
                 waiting.popleft()
-    return True
+        yield total - len(waiting)

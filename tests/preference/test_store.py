@@ -1,6 +1,7 @@
 """The store keeps every vote once, in the order of events, whoever asks for something else."""
 
 import sqlite3
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -170,12 +171,20 @@ def test_identical_answers_are_not_asked(make_store: MakeStore):
     assert (store.num_pairs(identical=True), store.num_pairs(identical=False)) == (2, 1)
 
 
-def test_the_same_prompts_may_come_again_and_others_not(make_store: MakeStore):
-    store = make_store(2)
-    store.add_prompts([Prompt("ask 1", "moved.jsonl:1"), Prompt("ask 2", "moved.jsonl:2")])
-    for other in ([Prompt("ask 1", "p:1")], [Prompt("ask 1", "p:1"), Prompt("ask 3", "p:2")]):
-        with pytest.raises(RunConflictError, match="prompts differ"):
-            store.add_prompts(other)
+def test_prompts_come_once_and_come_back(tmp_path: Path):
+    dialog = (Message("system", "Be kind."), Message("user", "\U0001f600 \u2028 \x00 \ud800"))
+    prompts = [
+        Prompt("ask 1", "p.jsonl:1", {"answer": 1.5}),
+        Prompt(dialog, "p.jsonl:2", {"day": date(2026, 1, 2)}),
+    ]
+    with Store(tmp_path / "collect.db") as store:
+        assert store.prompts() == []
+        store.add_prompts(prompts)
+        back = store.prompts()
+        assert [(p.prompt, p.origin) for p in back] == [(p.prompt, p.origin) for p in prompts]
+        assert [p.extra for p in back] == [{"answer": 1.5}, {"day": "2026-01-02"}]
+        with pytest.raises(RunConflictError):
+            store.add_prompts(prompts)
 
 
 def test_other_files_are_refused(tmp_path: Path):

@@ -17,17 +17,13 @@ from rlhf_cli.errors import DataError
 from rlhf_cli.preference import rules
 from rlhf_cli.preference.chance import draw, fraction
 from rlhf_cli.preference.labeler import Choice, Question, ScriptedLabeler, Stop, Undo, Verdict, unblind
-from rlhf_cli.preference.rules import RuleLabeler, longer, plain_text, shorter
+from rlhf_cli.preference.rules import RuleLabeler, last_user_text, longer, shorter
 from rlhf_cli.preference.store import Vote
 from rlhf_cli.preference.voting import collect_votes
 from rlhf_cli.records import Message
 
 CHOICES: list[Choice] = ["first", "second", "tie", "both_bad", "skip"]
 MIRROR: dict[Choice, Choice] = {"first": "second", "second": "first"}
-
-
-def never() -> bool:
-    return False
 
 
 def test_a_verdict_names_the_response_and_not_its_place():
@@ -45,14 +41,14 @@ def test_swapping_the_display_swaps_nothing_canonical(choice: Choice, first: int
 def test_a_rule_votes_alike_in_either_order(make_store: MakeStore, rule: rules.Rule):
     store = make_store([("short", "much longer"), ("short", "much longer"), ("much longer", "short")])
     assert {store.pair(i).first for i in (1, 2)} == {1, 2}
-    assert collect_votes(store, RuleLabeler(rule, name="r"), stopped=never)
+    assert list(collect_votes(store, RuleLabeler(rule, name="r")))
     assert [v.winner for v in store.votes()] == (["2", "2", "1"] if rule is longer else ["1", "1", "2"])
 
 
 def test_questions_are_blind_and_numbered(make_store: MakeStore):
     store = make_store(2)
     labeler = ScriptedLabeler([Verdict("first", "clear", 2.5), Verdict("skip")])
-    assert collect_votes(store, labeler, stopped=never)
+    assert list(collect_votes(store, labeler))
     assert labeler.asked == [
         Question(1, "ask 1", "two 1", "one 1", 1, 2, {"key": 1}),
         Question(2, "ask 2", "one 2", "two 2", 2, 2, {"key": 2}),
@@ -62,10 +58,10 @@ def test_questions_are_blind_and_numbered(make_store: MakeStore):
 
 def test_stopping_keeps_the_votes_and_goes_on_at_the_next(make_store: MakeStore):
     store = make_store(4)
-    assert not collect_votes(store, ScriptedLabeler([Verdict("tie"), Verdict("tie"), Stop()]), stopped=never)
-    assert not collect_votes(store, ScriptedLabeler([Verdict("tie")]), stopped=lambda: True)
+    assert list(collect_votes(store, ScriptedLabeler([Verdict("tie"), Stop()]))) == [1]
+    assert next(collect_votes(store, ScriptedLabeler(repeat(Verdict("tie"))))) == 2  # and whoever asks stops
     again = ScriptedLabeler(repeat(Verdict("skip")))
-    assert collect_votes(store, again, stopped=never)
+    assert list(collect_votes(store, again)) == [3, 4]
     assert [(q.pair_id, q.number, q.total) for q in again.asked] == [(3, 3, 4), (4, 4, 4)]
     assert [v.winner for v in store.votes()] == ["tie", "tie", "skip", "skip"]
 
@@ -74,7 +70,7 @@ def test_undo_asks_the_last_question_again(make_store: MakeStore):
     store = make_store(3)
     first_time = [Undo(), Verdict("first"), Verdict("first"), Undo(), Undo(), Verdict("tie")]
     labeler = ScriptedLabeler(chain(first_time, repeat(Verdict("skip"))))
-    assert collect_votes(store, labeler, stopped=never)
+    assert list(collect_votes(store, labeler))
     assert [q.number for q in labeler.asked] == [1, 1, 2, 3, 2, 1, 2, 3]
     assert [v.winner for v in store.votes()] == ["tie", "skip", "skip"]
 
@@ -116,8 +112,9 @@ def test_a_rule_sees_the_prompt_as_text_and_the_other_columns():
     )
     assert seen == [("p", "a", "b", {"answer": 4})]
     one, two = Message("user", "hi"), Message("assistant", "yes")
-    assert plain_text((one,)) == "hi"
-    assert plain_text((one, two)) == "user: hi\n\nassistant: yes"
+    assert last_user_text((one,)) == "hi"
+    assert last_user_text((one, two, Message("user", "go on"))) == "go on"
+    assert last_user_text((two,)) == ""
 
 
 def test_chance_belongs_to_its_names():
@@ -143,7 +140,8 @@ class Acknowledging:
         self.last = question.pair_id
         return Verdict(("first", "second", "tie", "skip")[question.pair_id % 4])
 
-collect_votes(Store(Path(sys.argv[1])), Acknowledging(), stopped=lambda: False)
+for _ in collect_votes(Store(Path(sys.argv[1])), Acknowledging()):
+    pass
 """
 
 
