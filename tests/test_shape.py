@@ -51,7 +51,8 @@ def fault_in_node(node: ast.AST) -> str | None:
 def fault_in_function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str | None:
     lines = (node.end_lineno or node.lineno) - node.lineno + 1
     arguments = node.args
-    parameters = len(arguments.posonlyargs) + len(arguments.args) + len(arguments.kwonlyargs)
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+    parameters = len(names) - (names[:1] in (["self"], ["cls"]))
     if lines > MAX_FUNCTION_LINES:
         return f"{node.name} has {lines} lines, {MAX_FUNCTION_LINES} at most"
     if parameters > MAX_PARAMETERS:
@@ -123,6 +124,7 @@ def test_no_file_names_a_private_place():
         "x\n" * 301,
         "def f():\n" + "    x\n" * 60,
         "def f(a, b, c, d, e, *, f, g, h, i, j): ...",
+        "def f(self, a, b, c, d, e, *, f, g, h, i, j): ...",
         "getattr(a, 'b')",
         "try:\n    x\nexcept:\n    y",
         "try:\n    x\nexcept (OSError, Exception):\n    raise DataError",
