@@ -204,7 +204,7 @@ class Encoder:
             plain = [i for i in chosen if not self._has_sentinel(texts[i])]
             if plain:
                 batch = self.tokenizer(
-                    [texts[i] for i in plain], add_special_tokens=not flag, return_offsets_mapping=True
+                    [texts[i] for i in plain], add_special_tokens=not flag, return_offsets_mapping=True, verbose=False
                 )
                 for i, ids, offsets in zip(plain, batch["input_ids"], batch["offset_mapping"], strict=True):
                     results[i] = (list(ids), [begin for begin, _ in offsets])

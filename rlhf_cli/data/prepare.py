@@ -127,17 +127,18 @@ def encode_comparisons(
 
 
 def encode_prompts(
-    records: Records[Prompt], make_encoder: Callable[[], Encoder], *, max_prompt_length: int
+    records: Records[Prompt], make_encoder: Callable[[], Encoder], *, room_for_answer: int
 ) -> Prepared[EncodedPrompt]:
     """Encode both splits of prompts. Raises DataError when nothing is left."""
     train, evaluation = make_encoder(), make_encoder()
+    max_prompt_length = train.max_length - room_for_answer
     train_prompts = train.prompts(records.train, max_prompt_length=max_prompt_length)
     eval_prompts = evaluation.prompts(records.eval, max_prompt_length=max_prompt_length)
     if not train_prompts:
         raise DataError(
             f"no prompt is left: the limit is {max_prompt_length} tokens",
             where="data.max_length",
-            fix="raise data.max_length; it counts the prompt and the longest answer together",
+            fix="data.max_length (and what the model reads) counts the prompt and rollout.max_new_tokens together",
         )
     rows = [
         EncodedText(p.input_ids, [False] * len(p.input_ids), len(p.input_ids), p.record.origin)
@@ -151,11 +152,11 @@ def encode_prompts(
 def _prepared(
     records: Records[R], train: tuple[Encoder, list[E]], held_out: tuple[Encoder, list[E]], samples: str
 ) -> Prepared[E]:
-    reports = [data_report("train", records.train_reading, train[0].tally, num_kept=len(train[1]))]
+    reports = [data_report("train", records.train_reading, train[0], num_kept=len(train[1]))]
     if records.eval:
         split = Reading(records.eval, len(records.eval), ["split from the training rows by prompt"], [], {})
         reading = records.eval_reading or split
-        reports.append(data_report("eval", reading, held_out[0].tally, num_kept=len(held_out[1])))
+        reports.append(data_report("eval", reading, held_out[0], num_kept=len(held_out[1])))
     return Prepared(train[1], held_out[1], reports, samples)
 
 
@@ -184,13 +185,13 @@ def _plain(text: Text) -> str:
 
 
 def make_encoder_of(
-    section: Data, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int]
+    section: Data, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], max_positions: int | None
 ) -> Callable[[], Encoder]:
-    """Give a factory of encoders with a tally of their own, set up by a data section."""
+    """Give a factory of encoders with a tally of their own; no row is longer than the model reads."""
     return lambda: Encoder(
         tokenizer,
         stop_ids=stop_ids,
         template=section.template,
-        max_length=section.max_length,
+        max_length=min(section.max_length, max_positions or section.max_length),
         over_length=section.over_length,
     )

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from rlhf_cli.data.encode import EncodedText, Tally
+from rlhf_cli.data.encode import EncodedText, Encoder
 from rlhf_cli.data.files import Reading
 
 _MOST_REJECTED_SHOWN = 20
 
 
-def data_report(name: str, reading: Reading[object], tally: Tally, *, num_kept: int) -> dict[str, object]:
+def data_report(name: str, reading: Reading[object], encoder: Encoder, *, num_kept: int) -> dict[str, object]:
     """Collect the facts of one data set as a JSON object."""
+    tally = encoder.tally
     lengths = tally.lengths or [0]
     return {
         "name": name,
@@ -29,6 +30,7 @@ def data_report(name: str, reading: Reading[object], tally: Tally, *, num_kept: 
             "total": sum(lengths),
             "median": statistics.median(lengths),
             "longest": max(lengths),
+            "limit": encoder.max_length,
         },
     }
 
@@ -46,7 +48,8 @@ def report_text(report: dict[str, object]) -> str:
     lines = [f"data ({report['name']}): {report['rows_read']} rows read, {report['rows_kept']} kept"]
     lines += [f"  format   {sentence}" for sentence in formats]
     lines.append(
-        f"  tokens   {tokens['total']} in all, median {tokens['median']:g}, longest {tokens['longest']}"
+        f"  tokens   {tokens['total']} in all, median {tokens['median']:g}, longest {tokens['longest']},"
+        f" limit {tokens['limit']}"
     )
     lines += [f"  {count:>7}  {reason}" for reason, count in sorted(counts.items()) if count]
     if report["rows_rejected"]:

@@ -21,7 +21,6 @@ from rlhf_cli.models.load import (
     attention_kwargs,
     fit_embeddings,
     load_vocabulary,
-    positions_of,
     quiet_loading,
     wrap_lora,
 )
@@ -60,7 +59,7 @@ def load_classifier(section: Model, vocabulary: Vocabulary, *, new_head_seed: in
     disable_dropout(core)
     model = core if section.lora is None else wrap_lora(core, section.lora, task="SEQ_CLS")
     nn.Module.to(model, device)
-    return LoadedModel(model, core, vocabulary, device, section.path, located.digest, positions_of(core))
+    return LoadedModel(model, core, vocabulary, device, section.path, located.digest)
 
 
 def score_head(core: PreTrainedModel) -> nn.Module:

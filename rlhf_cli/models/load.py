@@ -12,6 +12,7 @@ from transformers import (
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,10 +28,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """A tokenizer and the ids that end an answer."""
+    """A tokenizer, the ids that end an answer, and the longest row the model reads (None: no limit known)."""
 
     tokenizer: PreTrainedTokenizerBase
     stop_ids: tuple[int, ...]
+    max_positions: int | None
 
     @property
     def pad_id(self) -> int:
@@ -45,7 +47,6 @@ class LoadedModel:
     model          what is called and trained; a PEFT wrapper under LoRA
     core           the transformers model inside (the same object without LoRA)
     digest         identity of the files it came from ("" when made from scratch)
-    max_positions  longest row it can take, or None when it has no limit
     """
 
     model: PreTrainedModel
@@ -54,7 +55,6 @@ class LoadedModel:
     device: torch.device
     path: str
     digest: str
-    max_positions: int | None
 
 
 def load_vocabulary(section: Model) -> Vocabulary:
@@ -67,13 +67,17 @@ def load_vocabulary(section: Model) -> Vocabulary:
         chat_template=section.chat_template,
         trust_remote_code=section.trust_remote_code,
     )
-    return Vocabulary(tokenizer, stop_ids_of(tokenizer, _generation_config(located.name, section.revision)))
+    stop_ids = stop_ids_of(tokenizer, _generation_config(located.name, section.revision))
+    config = AutoConfig.from_pretrained(
+        located.name, revision=section.revision, trust_remote_code=section.trust_remote_code
+    )
+    return Vocabulary(tokenizer, stop_ids, _positions_of(config))
 
 
 def make_vocabulary(section: FromScratch, texts: Iterable[str]) -> Vocabulary:
     """Train the tokenizer of a from-scratch model."""
     tokenizer = train_tokenizer(texts, section.vocab_size)
-    return Vocabulary(tokenizer, (int(tokenizer.eos_token_id),))
+    return Vocabulary(tokenizer, (int(tokenizer.eos_token_id),), section.max_positions)
 
 
 def _generation_config(name: str, revision: str | None) -> GenerationConfig | None:
@@ -112,7 +116,7 @@ def load_policy(section: Model, vocabulary: Vocabulary) -> LoadedModel:
     fit_embeddings(core, vocabulary.tokenizer)
     model = core if section.lora is None else wrap_lora(core, section.lora, task="CAUSAL_LM")
     nn.Module.to(model, device)
-    return LoadedModel(model, core, vocabulary, device, section.path, located.digest, positions_of(core))
+    return LoadedModel(model, core, vocabulary, device, section.path, located.digest)
 
 
 def load_policy_for_sampling(path: str, revision: str | None = None) -> LoadedModel:
@@ -130,7 +134,7 @@ def make_policy(section: FromScratch, vocabulary: Vocabulary) -> LoadedModel:
     model = LlamaForCausalLM(_llama_config(section, tokenizer))
     nn.Module.to(model, device)
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
-    return LoadedModel(model, model, vocabulary, device, "from_scratch", "", section.max_positions)
+    return LoadedModel(model, model, vocabulary, device, "from_scratch", "")
 
 
 def count_parameters(section: Model, vocabulary: Vocabulary) -> tuple[int, int]:
@@ -194,9 +198,8 @@ def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def positions_of(model: PreTrainedModel) -> int | None:
-    """Give the longest row a model can take, as far as its configuration says."""
-    limit = model.config.to_dict().get("max_position_embeddings")
+def _positions_of(config: PretrainedConfig) -> int | None:
+    limit = config.to_dict().get("max_position_embeddings")
     return int(limit) if limit else None
 
 

@@ -172,7 +172,9 @@ def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     """Read and encode the comparisons; a tie has no chosen side and is left out."""
     records = without_ties(comparisons_of(config.data, config.seed))
     vocabulary = load_vocabulary(config.model)
-    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    make_encoder = make_encoder_of(
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+    )
     return vocabulary, encode_comparisons(records, make_encoder)
 
 

@@ -175,9 +175,10 @@ def prepare(config: PpoConfig) -> tuple[Vocabulary, Prepared[EncodedPrompt]]:
     """Read and encode the prompts; an answer of full length must fit behind each."""
     records = prompts_of(config.data, config.seed)
     vocabulary = load_vocabulary(config.model)
-    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
-    max_prompt_length = config.data.max_length - config.rollout.max_new_tokens
-    return vocabulary, encode_prompts(records, make_encoder, max_prompt_length=max_prompt_length)
+    make_encoder = make_encoder_of(
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+    )
+    return vocabulary, encode_prompts(records, make_encoder, room_for_answer=config.rollout.max_new_tokens)
 
 
 def open_models(config: PpoConfig, vocabulary: Vocabulary, run: Run) -> ActorCritic:
@@ -205,7 +206,7 @@ def open_engine(config: PpoConfig, actors: ActorCritic, run: Run) -> Engine:
         actors.policy.vocabulary.pad_id,
         chunk_size=config.rollout.chunk_size,
         autocast=actors.autocast,
-        max_positions=actors.policy.max_positions,
+        max_positions=actors.policy.vocabulary.max_positions,
         should_stop=lambda: run.stop.requested,
     )
 

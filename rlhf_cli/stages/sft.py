@@ -106,7 +106,9 @@ def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
         vocabulary = make_vocabulary(config.model.from_scratch, texts_of(records.train))
     else:
         vocabulary = load_vocabulary(config.model)
-    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    make_encoder = make_encoder_of(
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+    )
     return vocabulary, encode_demonstrations(records, make_encoder, loss_on=config.loss.on)
 
 

@@ -127,7 +127,9 @@ def prepare(config: TrainRmConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     if config.loss.ties == "drop":
         records = without_ties(records)
     vocabulary = load_vocabulary(config.model)
-    make_encoder = make_encoder_of(config.data, vocabulary.tokenizer, vocabulary.stop_ids)
+    make_encoder = make_encoder_of(
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+    )
     data = encode_comparisons(records, make_encoder)
     if config.loss.margin == "none":
         without = [dataclasses.replace(pair, margin=0.0) for pair in data.train]
