@@ -12,7 +12,7 @@ import pytest
 from rlhf_cli.quickstart import gold, world
 from rlhf_cli.quickstart.make import Sizes, write
 
-SIZES = Sizes(base=300, demonstrations=1000, collect_prompts=200, ppo_prompts=200, eval_prompts=100)
+SIZES = Sizes(base=1000, demonstrations=1000, collect_prompts=200, ppo_prompts=200, eval_prompts=100)
 NAMES = ("base", "demonstrations", "collect_prompts", "ppo_prompts", "eval_prompts")
 PROMPT = re.compile(r"Sign: \w+ the \w+ .+, .+ and .+\.\nVisitor: .+\?\nGuide:\n")
 
@@ -48,13 +48,13 @@ def test_sizes_and_columns(folder: Path) -> None:
         "ppo_prompts": prompt_row,
         "eval_prompts": prompt_row,
     }
-    assert [len(read(folder, name)) for name in NAMES] == [300, 1000, 200, 200, 100]
+    assert [len(read(folder, name)) for name in NAMES] == [1000, 1000, 200, 200, 100]
 
 
 def test_no_sign_is_used_twice(folder: Path) -> None:
     texts = [row.get("prompt", row.get("text", "")) for name in NAMES for row in read(folder, name)]
     signs = [text.splitlines()[0] for text in texts]
-    assert len(set(signs)) == len(signs) == 1800
+    assert len(set(signs)) == len(signs) == 2500
 
 
 def test_prompts_hold_their_answer_and_end_where_the_guide_speaks(folder: Path) -> None:
