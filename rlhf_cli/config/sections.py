@@ -154,6 +154,9 @@ class Model(Section):
         if self.path is not None and self.from_scratch is not None:
             message = "excludes model.from_scratch: exactly one of them says where to start"
             refusals.append(Refusal("path", message, "keep one of them"))
+        if self.lora is not None and self.from_scratch is not None:
+            message = "adapts a trained model, and model.from_scratch makes an untrained one"
+            refusals.append(Refusal("lora", message, "remove one of them"))
         if self.path is None and self.from_scratch is None:
             message = "needs exactly one of model.path and model.from_scratch"
             refusals.append(Refusal("", message, "add `path: <a model>` or `from_scratch: {}`"))

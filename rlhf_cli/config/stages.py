@@ -90,7 +90,7 @@ class TrainRmConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse(_length_refusals(self.model, self.data))
+        refuse(_start_refusals(self.model))
         return self
 
 
@@ -122,7 +122,7 @@ class DpoConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse(_length_refusals(self.model, self.data))
+        refuse(_start_refusals(self.model))
         return self
 
 
@@ -160,7 +160,7 @@ class PpoConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refusals = _length_refusals(self.model, self.data)
+        refusals = _start_refusals(self.model)
         if self.critic.init == "reward" and not any(isinstance(r, ModelReward) for r in self.reward):
             message = "`reward` needs a source with `kind: model` in reward"
             refusals.append(
@@ -227,3 +227,13 @@ def _length_refusals(model: Model, data: Data) -> list[Refusal]:
         return []
     message = f"longer than model.from_scratch.max_positions = {model.from_scratch.max_positions}"
     return [Refusal("data.max_length", f"{data.max_length} is {message}", "lower it, or raise max_positions")]
+
+
+def _start_refusals(model: Model) -> list[Refusal]:
+    if model.from_scratch is None:
+        return []
+    return [
+        Refusal(
+            "model.from_scratch", "only `rlhf sft` makes a model", "set `model.path` to the run of an sft"
+        )
+    ]

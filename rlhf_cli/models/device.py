@@ -1,11 +1,15 @@
 """Where to compute and in which precision."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
+
+from rlhf_cli.config.sections import Loop
 
 Autocast = Callable[[], AbstractContextManager[object]]
 
@@ -61,3 +65,14 @@ def disable_dropout(model: nn.Module) -> None:
 def num_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
     """Count parameters, shared ones once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable_only)
+
+
+def set_up_training(model: PreTrainedModel, loop: Loop) -> None:
+    """Switch on what trades time for memory, or start-up for speed; `gradient_checkpointing: auto` is off."""
+    model.train()
+    if loop.gradient_checkpointing is True:
+        with warnings.catch_warnings():  # the name that both older and newer transformers know is deprecated
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if loop.compile:
+        model.compile(dynamic=True)

@@ -114,16 +114,20 @@ class Critic(nn.Module):
         super().__init__()
         self.classifier = loaded.model
         self.scale = scale
-        # Lists hide them from `parameters()`: both are parts of the classifier.
-        self._parts = [loaded.core.base_model, score_head(loaded.core)]
+        # A list hides it from `parameters()`: it is part of the classifier.
+        self._core = [loaded.core]
+
+    @property
+    def core(self) -> PreTrainedModel:
+        """Give the transformers model inside."""
+        return self._core[0]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Give V of the state after each token: [B, T] -> [B, T] fp32."""
-        backbone, head = self._parts
-        hidden = backbone(
+        hidden = self.core.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
-        values: Tensor = head(hidden)[..., 0]
+        values: Tensor = score_head(self.core)(hidden)[..., 0]
         return (values.float() - self.scale.mean) / self.scale.std
 
 

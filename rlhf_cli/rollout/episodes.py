@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from rlhf_cli.data.decode import completion_text
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.rollout.engine import Engine, Sampling
@@ -19,10 +20,18 @@ def sample_episodes(
 ) -> list[Episode]:
     """Answer each prompt once, in order, and decode the answers without their special tokens."""
     completions = engine.generate([prompt.input_ids for prompt in prompts], sampling, seeds)
-    texts = tokenizer.batch_decode([list(c.token_ids) for c in completions], skip_special_tokens=True)
     return [
-        Episode(p.record.prompt, tuple(p.input_ids), c.token_ids, text, c.finished, p.record.extra)
-        for p, c, text in zip(prompts, completions, texts, strict=True)
+        Episode(
+            prompt=prompt.record.prompt,
+            prompt_ids=tuple(prompt.input_ids),
+            completion_ids=completion.token_ids,
+            completion_text=completion_text(
+                tokenizer, prompt.input_ids, completion.token_ids, sampling.stop_ids
+            ),
+            finished=completion.finished,
+            extra=prompt.record.extra,
+        )
+        for prompt, completion in zip(prompts, completions, strict=True)
     ]
 
 

@@ -48,6 +48,7 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     policy = open_policy(config.model, vocabulary, config.seed)
     device.disable_dropout(policy.model)
     run.add_parent("model", policy.path, policy.digest)
+    device.set_up_training(policy.core, config.train)
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
     data = attach_reference(config, run, policy, autocast, data)
     source = pair_source(config, vocabulary, data)

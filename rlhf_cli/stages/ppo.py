@@ -194,6 +194,8 @@ def open_models(config: PpoConfig, vocabulary: Vocabulary, run: Run) -> ActorCri
         temperature=config.rollout.temperature,
     )
     run.add_parent("model", actors.policy.path, actors.policy.digest)
+    for core in (actors.policy.core, actors.critic.core):
+        device.set_up_training(core, config.train)
     if actors.reference is not None:
         run.add_parent("reference", actors.reference.path, actors.reference.digest)
     return actors

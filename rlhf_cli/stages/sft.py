@@ -20,7 +20,14 @@ from rlhf_cli.data.prepare import (
     make_encoder_of,
     texts_of,
 )
-from rlhf_cli.models.device import Autocast, autocast_for, micro_tokens_for, num_parameters, pick_device
+from rlhf_cli.models.device import (
+    Autocast,
+    autocast_for,
+    micro_tokens_for,
+    num_parameters,
+    pick_device,
+    set_up_training,
+)
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
@@ -44,11 +51,11 @@ def run(config: SftConfig, run: Run) -> StageResult:
     data.publish(run)
     policy = open_policy(config.model, vocabulary, config.seed)
     run.add_parent("model", policy.path, policy.digest)
+    set_up_training(policy.core, config.train)
     source = row_source(config, vocabulary, data)
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
     learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
-    policy.model.train()
     trainer = Trainer(
         run,
         source,

@@ -19,7 +19,14 @@ from rlhf_cli.data.batches import PairBatch, collate_pairs, pair_length
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.data.loader import RowSource
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
-from rlhf_cli.models.device import Autocast, autocast_for, micro_tokens_for, num_parameters, pick_device
+from rlhf_cli.models.device import (
+    Autocast,
+    autocast_for,
+    micro_tokens_for,
+    num_parameters,
+    pick_device,
+    set_up_training,
+)
 from rlhf_cli.models.heads import last_token_scores, load_classifier
 from rlhf_cli.models.load import LoadedModel, Vocabulary, count_parameters, load_vocabulary
 from rlhf_cli.models.save import save_model
@@ -38,6 +45,7 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     data.publish(run)
     loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
     run.add_parent("model", loaded.path, loaded.digest)
+    set_up_training(loaded.core, config.train)
     source = pair_source(config, vocabulary, data)
     updater = Updater([Role("reward", loaded.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
