@@ -34,27 +34,37 @@ from rlhf_cli.config.sections import (
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class SftConfig(Section):
-    """`rlhf sft`: fine-tune a language model on demonstrations."""
+class TrainingConfig(Section):
+    """What every training stage is told."""
 
     run_dir: Name
     """Directory that holds everything this run writes."""
     seed: Seed = 0
     """Decides every random choice."""
     model: Model
-    """The model to train."""
+    """The model to train, or to start from."""
     data: Data
-    """The demonstrations."""
-    optim: Optim = Optim()
-    """The optimizer."""
-    train: Train = Train()
-    """The training loop."""
+    """The rows to learn from: demonstrations, preferences or prompts."""
     checkpoint: Checkpoint = Checkpoint()
     """When to write checkpoints."""
     log: Log = Log()
     """What is reported when."""
     eval: Eval = Eval()
     """How often to evaluate."""
+
+
+class RowTrainingConfig(TrainingConfig):
+    """What the stages that walk over given rows are told besides."""
+
+    optim: Optim = Optim()
+    """The optimizer."""
+    train: Train = Train()
+    """The training loop."""
+
+
+class SftConfig(RowTrainingConfig):
+    """`rlhf sft`: fine-tune a language model on demonstrations."""
+
     loss: SftLoss = SftLoss()
     """Which tokens carry the loss."""
 
@@ -64,27 +74,9 @@ class SftConfig(Section):
         return self
 
 
-class TrainRmConfig(Section):
+class TrainRmConfig(RowTrainingConfig):
     """`rlhf train-rm`: train a reward model on preferences."""
 
-    run_dir: Name
-    """Directory that holds everything this run writes."""
-    seed: Seed = 0
-    """Decides every random choice."""
-    model: Model
-    """The model the reward model starts from."""
-    data: Data
-    """The preferences."""
-    optim: Optim = Optim()
-    """The optimizer."""
-    train: Train = Train()
-    """The training loop."""
-    checkpoint: Checkpoint = Checkpoint()
-    """When to write checkpoints."""
-    log: Log = Log()
-    """What is reported when."""
-    eval: Eval = Eval()
-    """How often to evaluate."""
     loss: RmLoss = RmLoss()
     """The preference loss."""
 
@@ -94,29 +86,11 @@ class TrainRmConfig(Section):
         return self
 
 
-class DpoConfig(Section):
+class DpoConfig(RowTrainingConfig):
     """`rlhf dpo`: train a policy directly on preferences."""
 
-    run_dir: Name
-    """Directory that holds everything this run writes."""
-    seed: Seed = 0
-    """Decides every random choice."""
-    model: Model
-    """The policy to train."""
     reference: Name | None = None
     """The model the policy is held to; null is the policy as it starts."""
-    data: Data
-    """The preferences."""
-    optim: Optim = Optim()
-    """The optimizer."""
-    train: Train = Train()
-    """The training loop."""
-    checkpoint: Checkpoint = Checkpoint()
-    """When to write checkpoints."""
-    log: Log = Log()
-    """What is reported when."""
-    eval: Eval = Eval()
-    """How often to evaluate."""
     loss: DpoLoss = DpoLoss()
     """The preference loss."""
 
@@ -126,29 +100,15 @@ class DpoConfig(Section):
         return self
 
 
-class PpoConfig(Section):
+class PpoConfig(TrainingConfig):
     """`rlhf ppo`: train a policy on rewards for its own answers."""
 
-    run_dir: Name
-    """Directory that holds everything this run writes."""
-    seed: Seed = 0
-    """Decides every random choice."""
-    model: Model
-    """The policy to train."""
     reference: Name | None = None
     """The model the policy is held to; null is the policy as it starts."""
-    data: Data
-    """The prompts."""
     optim: PpoOptim = PpoOptim()
     """The optimizer."""
     train: Loop = Loop()
     """The training loop; steps are optimizer steps, epochs are passes over the prompts."""
-    checkpoint: Checkpoint = Checkpoint()
-    """When to write checkpoints."""
-    log: Log = Log()
-    """What is reported when."""
-    eval: Eval = Eval()
-    """How often to evaluate."""
     reward: list[RewardSource] = Field(min_length=1)
     """What is rewarded; the weighted scores are added."""
     critic: Critic = Critic()
