@@ -171,8 +171,8 @@ def test_all_mistakes_at_once_in_order(tmp_path, monkeypatch):
         ("a.yaml:5:7", "seed"),
         ("a.yaml:6:13", "optim.lr"),
         ("a.yaml:6:17", "optim.foo"),
-        ("--set", "train.epochs"),
         ("--set", "log.x"),
+        ("--set", "train.epochs"),
     ]
 
 
