@@ -15,7 +15,8 @@ Choice = Literal["first", "second", "tie", "both_bad", "skip"]
 class Question:
     """Which answer is better? `first` and `second` are in the order shown; nothing here tells who wrote them.
 
-    `number` of `total` counts from 1; `extra` holds the other columns of the prompt's row.
+    `number` of `total` counts from 1; `cut` says which of the two ran into the length limit; `extra` holds the
+    other columns of the prompt's row.
     """
 
     pair_id: int
@@ -24,6 +25,7 @@ class Question:
     second: str
     number: int
     total: int
+    cut: tuple[bool, bool] = (False, False)
     extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
 
 

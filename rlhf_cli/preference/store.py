@@ -46,9 +46,9 @@ class Pair:
     first: int
 
     @property
-    def shown(self) -> tuple[str, str]:
-        """Return the two texts in the order they are shown."""
-        one, two = (response.text for response in self.responses)
+    def shown(self) -> tuple[Response, Response]:
+        """Return the responses in the order they are shown."""
+        one, two = self.responses
         return (one, two) if self.first == 1 else (two, one)
 
 

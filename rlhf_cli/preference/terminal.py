@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
@@ -123,16 +124,24 @@ def _turn(message: Message) -> RenderableType:
 
 
 def _side_by_side(question: Question) -> RenderableType:
-    table = Table(expand=True, padding=(0, 1), header_style="bold")
-    for label in "AB":
-        table.add_column(label, ratio=1, overflow="fold")
+    table = Table(box=box.ROUNDED, expand=True, header_style="bold")
+    for title in _titles(question):
+        table.add_column(title, ratio=1, overflow="fold")
     table.add_row(*(_content(answer) for answer in (question.first, question.second)))
     return table
 
 
 def _stacked(question: Question) -> RenderableType:
-    answers = zip("AB", (question.first, question.second), strict=True)
-    return Group(*(Panel(_content(text), title=label, title_align="left") for label, text in answers))
+    answers = zip(_titles(question), (question.first, question.second), strict=True)
+    return Group(*(Panel(_content(text), title=title, title_align="left") for title, text in answers))
+
+
+def _titles(question: Question) -> list[str]:
+    """Name the answers; whoever judges a broken-off answer should know that the limit broke it off."""
+    return [
+        f"{label} (cut off: too long)" if cut else label
+        for label, cut in zip("AB", question.cut, strict=True)
+    ]
 
 
 def _content(text: str, empty: str = "(empty answer)") -> Styled:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 from rlhf_cli.preference.labeler import Labeler, Question, Stop, Undo, unblind
-from rlhf_cli.preference.store import Store, Vote
+from rlhf_cli.preference.store import Pair, Store, Vote
 
 
 def collect_votes(store: Store, labeler: Labeler) -> Iterator[int]:
@@ -17,9 +17,8 @@ def collect_votes(store: Store, labeler: Labeler) -> Iterator[int]:
     total = store.num_votes() + len(waiting)
     while waiting:
         pair = store.pair(waiting[0])
-        question = Question(pair.id, pair.prompt, *pair.shown, total - len(waiting) + 1, total, pair.extra)
         key = uuid4().hex
-        match labeler.label(question):
+        match labeler.label(_question(pair, total - len(waiting) + 1, total)):
             case Stop():
                 return
             case Undo():
@@ -31,3 +30,9 @@ def collect_votes(store: Store, labeler: Labeler) -> Iterator[int]:
                 store.vote(Vote(pair.id, winner, labeler.name, verdict.reason, verdict.seconds), key=key)
                 waiting.popleft()
         yield total - len(waiting)
+
+
+def _question(pair: Pair, number: int, total: int) -> Question:
+    first, second = pair.shown
+    cut = (first.finish_reason == "length", second.finish_reason == "length")
+    return Question(pair.id, pair.prompt, first.text, second.text, number, total, cut, pair.extra)

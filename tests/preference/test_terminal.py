@@ -1,30 +1,18 @@
-"""What a person sees and presses: verdicts, layout, hostile text, and a session in a real pseudo-terminal."""
+"""What a person sees and presses: verdicts, layout, hostile text."""
 
-import fcntl
 import io
-import os
-import pty
 import re
-import select
-import signal
-import subprocess
-import sys
-import termios
-import time
 import unicodedata
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from small_store import MakeStore
 
 from rlhf_cli.errors import UsageError
 from rlhf_cli.preference.inert import inert
-from rlhf_cli.preference.keys import ScriptedKeys, TerminalKeys
+from rlhf_cli.preference.keys import ScriptedKeys
 from rlhf_cli.preference.labeler import Question, Stop, Undo, Verdict
-from rlhf_cli.preference.store import Store, Vote
 from rlhf_cli.preference.terminal import TerminalLabeler, help_view, open_terminal
 from rlhf_cli.records import Message, Text
 
@@ -139,6 +127,15 @@ def test_an_empty_answer_says_so():
     assert "(empty answer)" in ask(first=" \n")[1]
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_an_answer_the_limit_cut_says_so(width: int):
+    console = screen(width)
+    question = Question(1, "Why?", "Because", "Since", 1, 1, cut=(False, True))
+    TerminalLabeler(console, ScriptedKeys("a"), name="ana").label(question)
+    assert shown(console).count("cut off") == 1
+    assert "B (cut off" in shown(console)
+
+
 def test_the_question_is_blind_and_counted():
     text = ask(number=4)[1]
     assert "4 of 9" in text
@@ -174,142 +171,3 @@ def test_no_terminal_is_refused_with_a_way_out():
     with pytest.raises(UsageError, match="no terminal") as caught:
         open_terminal("ana", stopped=lambda: False)
     assert "rlhf_cli.preference.rules:longer" in (caught.value.fix or "")
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from rlhf_cli.preference.store import Store
-from rlhf_cli.preference.terminal import open_terminal
-from rlhf_cli.preference.voting import collect_votes
-from rlhf_cli.run.signals import StopFlag
-
-with Store(Path(sys.argv[1])) as store, StopFlag().installed() as stop:
-    stopped = lambda: stop.requested
-    for _ in collect_votes(store, open_terminal("ana", stopped=stopped)):
-        pass
-    sys.stderr.write(f"{store.num_votes()} saved, {len(store.undecided())} left")
-"""
-
-
-class Session:
-    """A child in a pseudo-terminal of its own, so that Ctrl-C and hang-ups are real."""
-
-    def __init__(self, db: Path) -> None:
-        self.master, slave = pty.openpty()
-        self.before = termios.tcgetattr(slave)
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(db)],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        self.slave = slave
-        self.output = ""
-
-    def expect(self, words: str, seconds: float = 20) -> None:
-        deadline = time.monotonic() + seconds
-        while words not in self.output:
-            assert time.monotonic() < deadline, f"no {words!r} in {self.output!r}"
-            if select.select([self.master], [], [], 0.1)[0]:
-                self.output += os.read(self.master, 65536).decode(errors="replace")
-        self.output = self.output.partition(words)[2]
-
-    def press(self, keys: str) -> None:
-        os.write(self.master, keys.encode())
-
-    def close(self) -> None:
-        self.child.kill()
-        self.child.wait()
-        os.close(self.master)
-        os.close(self.slave)
-
-
-@pytest.fixture
-def session(make_store: MakeStore):
-    opened = Session(make_store(5).path)
-    try:
-        opened.expect("1 of 5")
-        opened.expect("q quit")
-        yield opened
-    finally:
-        opened.close()
-
-
-def votes(make_store_path: Path) -> list[Vote]:
-    with Store(make_store_path) as store:
-        return [Vote(v.pair_id, v.winner, v.labeler, v.reason) for v in store.votes()]
-
-
-def test_a_session_at_a_terminal(session: Session, tmp_path: Path):
-    session.press("\x1b[A\x1bOB\x1b[1;5A\x1b[3~")  # arrow keys end in A and B, and are no votes
-    session.press("a")
-    session.expect("2 of 5")
-    session.expect("q quit")
-    session.press("r")
-    session.expect("reason: ")
-    session.press("très long\n")
-    session.expect("reason noted")
-    session.press("t")
-    session.expect("3 of 5")
-    session.expect("q quit")
-    session.press("u")
-    session.expect("2 of 5")
-    session.expect("q quit")
-    session.press("b")
-    session.expect("3 of 5")
-    session.expect("q quit")
-    session.press("q")
-    session.expect("2 saved, 3 left")
-    assert session.child.wait(10) == 0
-    # Pair 1 shows response 2 first, pair 2 response 1.
-    assert votes(tmp_path / "collect.db") == [Vote(1, "2", "ana"), Vote(2, "2", "ana")]
-    with Store(tmp_path / "collect.db") as store:
-        reasons = store._db.execute("SELECT reason FROM judgements WHERE winner = 'tie'").fetchall()
-    assert [row["reason"] for row in reasons] == ["très long"]
-    assert termios.tcgetattr(session.slave) == session.before
-
-
-def test_a_key_held_down_is_pressed_once():
-    master, slave = pty.openpty()
-    typed, times = iter("aaaaab"), iter([0.0, 0.2, 0.4, 0.6, 0.9, 1.0])
-
-    def type_one() -> bool:  # asked before each read
-        os.write(master, next(typed).encode())
-        return False
-
-    keys = TerminalKeys(slave, type_one, clock=lambda: next(times))
-    with keys.opened():
-        pressed = [keys.key(), keys.key(), keys.key()]
-    os.close(master)
-    os.close(slave)
-    assert pressed == ["a", "a", "b"]
-    assert list(times) == []
-
-
-@pytest.mark.parametrize("interruption", ["\x03", "\x04", signal.SIGTERM, "hang up", "reason, then Ctrl-C"])
-def test_no_interruption_loses_a_vote(session: Session, tmp_path: Path, interruption: object):
-    session.press("x")
-    session.expect("2 of 5")
-    session.expect("q quit")
-    if interruption == "hang up":
-        os.close(session.master)
-        session.master = os.open(os.devnull, os.O_RDONLY)
-        session.child.wait(10)
-    else:
-        if interruption == "reason, then Ctrl-C":
-            session.press("r")
-            session.expect("reason: ")
-            session.press("half a rea")
-            session.expect("half a rea")
-            session.press("\x03")
-        elif isinstance(interruption, str):
-            session.press(interruption)
-        else:
-            session.child.send_signal(signal.SIGTERM)
-        session.expect("1 saved, 4 left")
-        assert session.child.wait(10) == 0
-        assert termios.tcgetattr(session.slave) == session.before
-    assert votes(tmp_path / "collect.db") == [Vote(1, "both_bad", "ana")]

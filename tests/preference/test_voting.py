@@ -50,8 +50,8 @@ def test_questions_are_blind_and_numbered(make_store: MakeStore):
     labeler = ScriptedLabeler([Verdict("first", "clear", 2.5), Verdict("skip")])
     assert list(collect_votes(store, labeler))
     assert labeler.asked == [
-        Question(1, "ask 1", "two 1", "one 1", 1, 2, {"key": 1}),
-        Question(2, "ask 2", "one 2", "two 2", 2, 2, {"key": 2}),
+        Question(1, "ask 1", "two 1", "one 1", 1, 2, extra={"key": 1}),
+        Question(2, "ask 2", "one 2", "two 2", 2, 2, extra={"key": 2}),
     ]
     assert store.votes() == [Vote(1, "2", "script", "clear", 2.5), Vote(2, "skip", "script")]
 
@@ -107,9 +107,9 @@ def test_a_rule_sees_the_prompt_as_text_and_the_other_columns():
         seen.append((prompt, first, second, extra))
         return 0.75
 
-    assert RuleLabeler(rule, name="r").label(Question(1, "p", "a", "b", 1, 1, {"answer": 4})) == Verdict(
-        "first"
-    )
+    assert RuleLabeler(rule, name="r").label(
+        Question(1, "p", "a", "b", 1, 1, extra={"answer": 4})
+    ) == Verdict("first")
     assert seen == [("p", "a", "b", {"answer": 4})]
     one, two = Message("user", "hi"), Message("assistant", "yes")
     assert last_user_text((one,)) == "hi"
