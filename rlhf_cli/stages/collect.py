@@ -258,7 +258,7 @@ def have_judged(store: Store, labeler: Labeler, run: Run) -> None:
 
 def in_words(metrics: Mapping[str, float]) -> str:
     """Say what became of the pairs, and warn of what may spoil them."""
-    names = {"decided": "decided", "ties": "ties", "both_bad": "both bad", "skipped": "skipped"}
+    names = {"decided": "decided", "ties": "tied", "both_bad": "both bad", "skipped": "skipped"}
     parts = [f"{metrics[key]} {words}" for key, words in names.items() if metrics[key]]
     parts += [f"{metrics['identical_pairs']} identical"] if metrics["identical_pairs"] else []
     rates = {
