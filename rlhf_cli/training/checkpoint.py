@@ -55,7 +55,7 @@ class CheckpointStore:
         try:
             self._write(temporary, step, tensors, state)
             publish_dir(temporary, final)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
             shutil.rmtree(temporary, ignore_errors=True)
             raise ResourceError(
                 f"the checkpoint of step {step} could not be written: {error}",

@@ -61,6 +61,7 @@ class Trainer(Generic[B]):
         self._store = CheckpointStore(run.dir.checkpoints, keep=cadence.keep, warn=run.say)
         self._window: dict[str, Mean] = {}
         self._saved_step = 0
+        self._evaluated_step = -cadence.evaluate  # a run begins with an evaluation
 
     def fit(self) -> dict[str, float]:
         """Train to the end, from the newest checkpoint if there is one. Returns the newest value of every metric.
@@ -69,17 +70,18 @@ class Trainer(Generic[B]):
         """
         self._resume()
         with self._run.progress(self._source.num_steps, start=self._updater.step_count) as bar:
-            if self._updater.step_count == 0:
-                self._log_evaluation(bar)
             try:
+                self._evaluate_if_due(bar)
                 for micro_batches in self._source:
                     self._step(micro_batches)
                     self._after_step(bar)
                     self._stop_if_asked()
-            except Preempted:
-                if self._source.at_boundary:  # also when it was sampling: it then stands before that sample
-                    self._save()
-                raise
+            except Preempted:  # also while sampling, which happens at boundaries only
+                self._save()
+                raise Preempted(
+                    f"interrupted after step {self._updater.step_count}, checkpoint saved",
+                    fix="run the same command again to go on",
+                ) from None
         self._save()
         return self._newest_metrics()
 
@@ -111,24 +113,24 @@ class Trainer(Generic[B]):
             bar.update(step, values)
         else:
             bar.update(step)
-        if step % self._cadence.evaluate == 0 or last:
-            self._log_evaluation(bar)
+        self._evaluate_if_due(bar)
         if self._source.at_boundary and step - self._saved_step >= self._cadence.checkpoint:
             self._save()
 
     def _stop_if_asked(self) -> None:
         if self._run.stop.requested and self._source.at_boundary:
-            raise Preempted(
-                f"interrupted after step {self._updater.step_count}, checkpoint saved",
-                fix="run the same command again to go on",
-            )
+            raise Preempted("asked to stop")
 
-    def _log_evaluation(self, bar: Bar) -> None:
-        if self._evaluate is None:
-            return
+    def _evaluate_if_due(self, bar: Bar) -> None:
+        """Evaluate at boundaries only: an evaluation that samples may be interrupted, and is then made up for."""
         step = self._updater.step_count
+        num_since = step - self._evaluated_step
+        due = num_since >= self._cadence.evaluate or (step == self._source.num_steps and num_since > 0)
+        if self._evaluate is None or not self._source.at_boundary or not due:
+            return
         values = {f"eval/{name}": value for name, value in self._evaluate().items()}
         self._run.metrics.append(step, values)
+        self._evaluated_step = step
         words = " ".join(f"{name}={value:.4g}" for name, value in values.items())
         self._run.say(f"step={step} {words}")
         bar.update(step)
@@ -141,6 +143,9 @@ class Trainer(Generic[B]):
 
     def _save(self) -> None:
         step = self._updater.step_count
+        if 0 < step == self._saved_step:
+            return
+        self._require_finite()
         tensors = {
             "model": {name: p.data for role in self._updater.roles for name, p in role.parameters()},
             "optimizer": self._updater.state_tensors(),
@@ -150,6 +155,17 @@ class Trainer(Generic[B]):
         self._store.save(step, tensors, {"step": step, "window": window, "source": self._source.state_dict()})
         self._saved_step = step
         self._run.checkpointed(step)
+
+    def _require_finite(self) -> None:
+        """Raise DivergedError where a weight is NaN or infinite: such weights must not push out good ones."""
+        for role in self._updater.roles:
+            for name, parameter in role.parameters():
+                if not bool(torch.isfinite(parameter).all()):
+                    raise DivergedError(
+                        f"{name} is not finite after step {self._updater.step_count}",
+                        where="optim.lr",
+                        fix="lower optim.lr; the last checkpoint is from before this step",
+                    )
 
     def _resume(self) -> None:
         checkpoint = self._store.load_latest()
@@ -170,6 +186,10 @@ class Trainer(Generic[B]):
         self._source.load_state_dict(source)
         self._saved_step = checkpoint.step
         self._run.metrics.truncate_after(checkpoint.step)
+        evaluated = [
+            row["step"] for row in self._run.metrics.read() if any(k.startswith("eval/") for k in row)
+        ]
+        self._evaluated_step = int(max(evaluated, default=self._evaluated_step))
         self._run.resumed(checkpoint.step)
 
 
