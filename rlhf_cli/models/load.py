@@ -1,5 +1,6 @@
 """Load causal language models: for training (full weights or LoRA), for sampling, or from scratch."""
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
@@ -19,9 +20,10 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rlhf_cli.config.sections import FromScratch, Lora, Model
+from rlhf_cli.errors import DataError
 from rlhf_cli.models.device import num_parameters, pick_device
 from rlhf_cli.models.locate import locate
-from rlhf_cli.models.tokenizer import load_tokenizer, stop_ids_of, train_tokenizer
+from rlhf_cli.models.tokenizer import load_tokenizer, stop_ids_of, tokenizers_agree, train_tokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -127,6 +129,18 @@ def load_policy_for_sampling(path: str, revision: str | None = None) -> LoadedMo
     return loaded
 
 
+def load_reference(path: str, revision: str | None, vocabulary: Vocabulary) -> LoadedModel:
+    """Load a frozen model to compare a policy with. Raises DataError when it reads other token ids."""
+    loaded = load_policy_for_sampling(path, revision)
+    if not tokenizers_agree(loaded.vocabulary.tokenizer, vocabulary.tokenizer):
+        raise DataError(
+            f"the reference {path} has another tokenizer than the model",
+            where="reference",
+            fix="leave `reference` out, or give a model of the same family",
+        )
+    return loaded
+
+
 def make_policy(section: FromScratch, vocabulary: Vocabulary) -> LoadedModel:
     """Make a small Llama with random weights, from the current random state."""
     tokenizer = vocabulary.tokenizer
@@ -183,7 +197,9 @@ def wrap_lora(model: PreTrainedModel, lora: Lora, *, task: str) -> PreTrainedMod
         task_type=task,
         modules_to_save=["score"] if task == "SEQ_CLS" else None,
     )
-    wrapped = get_peft_model(model, config)
+    with warnings.catch_warnings():  # peft asks transformers by a name it is about to drop
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = get_peft_model(model, config)
     # Adapters learn in fp32 whatever the base is kept in.
     for parameter in wrapped.parameters():
         if parameter.requires_grad:

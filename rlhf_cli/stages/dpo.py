@@ -26,7 +26,7 @@ from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
     count_parameters,
-    load_policy_for_sampling,
+    load_reference,
     load_vocabulary,
     open_policy,
 )
@@ -133,7 +133,9 @@ def attach_reference(
     config: DpoConfig, run: Run, policy: LoadedModel, autocast: device.Autocast, data: Prepared[EncodedPair]
 ) -> Prepared[EncodedPair]:
     """Score all pairs with the reference, which is the policy before its first step unless one is configured."""
-    reference = policy if config.reference is None else load_policy_for_sampling(config.reference)
+    reference = (
+        policy if config.reference is None else load_reference(config.reference, None, policy.vocabulary)
+    )
     if reference is not policy:
         run.add_parent("reference", reference.path, reference.digest)
 
