@@ -21,6 +21,7 @@ class RlhfError(Exception):
     """
 
     exit_code = 1
+    label = "error"
 
     def __init__(self, message: str, *, where: str | None = None, fix: str | None = None) -> None:
         super().__init__(message)
@@ -29,7 +30,7 @@ class RlhfError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        lines = [f"error: {self.message}"]
+        lines = [f"{self.label}: {self.message}"]
         if self.where:
             lines.append(f"  --> {self.where}")
         if self.fix:
@@ -67,6 +68,7 @@ class RunConflictError(RlhfError):
 
 class Preempted(RlhfError):
     exit_code = 75
+    label = "stopped"
 
 
 class DivergedError(RlhfError):

@@ -59,3 +59,10 @@ class Prompt:
     prompt: Text
     origin: str
     extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def last_user_text(prompt: Text) -> str:
+    """Return a prompt as one string, for functions that judge: itself, or what the user said last ("" if nothing)."""
+    if isinstance(prompt, str):
+        return prompt
+    return next((message.content for message in reversed(prompt) if message.role == "user"), "")

@@ -148,7 +148,8 @@ def test_every_failure_has_its_exit_code_text_and_record(rlhf, stage, config, tm
     assert result["run_dir"] == str(tmp_path / "run")
     assert result["artifact"] is None
     assert result["error"]["code"] == name
-    assert f"error: {result['error']['message']}" in done.err
+    label = "stopped" if code == 75 else "error"
+    assert f"{label}: {result['error']['message']}" in done.err
     assert "Traceback" not in done.err
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert (manifest["status"], manifest["exit_code"]) == (result["status"], code)

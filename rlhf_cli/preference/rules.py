@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from rlhf_cli.errors import DataError
-from rlhf_cli.preference.chance import fraction
 from rlhf_cli.preference.labeler import Choice, Question, Verdict
-from rlhf_cli.records import Text
+from rlhf_cli.records import last_user_text
+from rlhf_cli.run.chance import fraction
 
 Rule = Callable[[str, str, str, Mapping[str, object]], float]
 """f(prompt, first, second, extra) -> P(first is better), in [0, 1]; 0.5 is a tie.
@@ -36,13 +36,6 @@ class RuleLabeler:
         flipped = fraction(self._seed, "noise", question.pair_id) < self._noise
         winner: Choice = "first" if (p_first > 0.5) != flipped else "second"
         return Verdict(winner)
-
-
-def last_user_text(prompt: Text) -> str:
-    """Return a prompt as one string: itself, or what the user said last ("" if nothing)."""
-    if isinstance(prompt, str):
-        return prompt
-    return next((message.content for message in reversed(prompt) if message.role == "user"), "")
 
 
 def longer(prompt: str, first: str, second: str, extra: Mapping[str, object]) -> float:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.errors import DataError
-from rlhf_cli.records import Text
+from rlhf_cli.records import last_user_text
 from rlhf_cli.run.plugins import load_function
 
 
@@ -67,10 +67,3 @@ class FunctionScorer:
             where=self.spec,
             fix="Return a finite float.",
         )
-
-
-def last_user_text(prompt: Text) -> str:
-    """Return a prompt as plain text: itself, or the last user message of a dialog ("" without one)."""
-    if isinstance(prompt, str):
-        return prompt
-    return next((message.content for message in reversed(prompt) if message.role == "user"), "")

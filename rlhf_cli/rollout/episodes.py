@@ -1,6 +1,5 @@
 """From encoded prompts to episodes, through any engine."""
 
-import hashlib
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -33,9 +32,3 @@ def sample_episodes(
         )
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-
-
-def sample_seed(seed: int, purpose: str, k: int) -> int:
-    """Derive the seed of the k-th sample that a run draws for a purpose."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{k}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1

@@ -17,8 +17,9 @@ from rlhf_cli.data.episode import Episode, row_of
 from rlhf_cli.data.loader import epoch_order
 from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.rollout.engine import Engine, Sampling
-from rlhf_cli.rollout.episodes import sample_episodes, sample_seed
+from rlhf_cli.rollout.episodes import sample_episodes
 from rlhf_cli.rollout.measured import PpoBatch, cut_steps, measure
+from rlhf_cli.run.chance import draw
 
 Score = Callable[[Sequence[Episode]], tuple[Tensor, dict[str, float]]]
 """N answers -> scores [N], and metrics about them."""
@@ -102,7 +103,7 @@ class Experience:
         first, num_prompts = self._iteration * self._batch_size, len(self._prompts)
         positions = [divmod(k, num_prompts) for k in range(first, first + self._batch_size)]
         orders = {epoch: epoch_order(num_prompts, self._seed, epoch) for epoch, _ in positions}
-        seeds = [sample_seed(self._seed, "train", first + i) for i in range(self._batch_size)]
+        seeds = [draw(self._seed, "train", first + i) for i in range(self._batch_size)]
         return [self._prompts[orders[epoch][place]] for epoch, place in positions], seeds
 
     def _sample(self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]) -> list[Episode]:
@@ -126,7 +127,7 @@ class Experience:
 
     def evaluate(self, prompts: Sequence[EncodedPrompt]) -> dict[str, float]:
         """Sample held-out prompts, with the same seeds each time, and measure reward, KL, length and EOS rate."""
-        seeds = [sample_seed(self._seed, "eval", k) for k in range(len(prompts))]
+        seeds = [draw(self._seed, "eval", k) for k in range(len(prompts))]
         episodes = self._sample(prompts, seeds)
         _, facts = self._score(episodes)
         measured = measure(self._actors, [row_of(episode) for episode in episodes], self._micro_tokens)

@@ -23,7 +23,6 @@ from rlhf_cli.data.report import data_report, samples_text
 from rlhf_cli.errors import DataError, Preempted, RunConflictError
 from rlhf_cli.models.device import autocast_for, num_parameters
 from rlhf_cli.models.load import LoadedModel, Vocabulary, load_policy_for_sampling, load_vocabulary
-from rlhf_cli.preference.chance import draw
 from rlhf_cli.preference.export import export_preferences
 from rlhf_cli.preference.labeler import Labeler
 from rlhf_cli.preference.rules import Rule, RuleLabeler
@@ -33,6 +32,7 @@ from rlhf_cli.preference.voting import collect_votes
 from rlhf_cli.records import Prompt
 from rlhf_cli.rollout.engine import Engine, Sampling
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
+from rlhf_cli.run.chance import draw
 from rlhf_cli.run.plugins import load_function
 from rlhf_cli.run.session import Run, StageResult
 

@@ -15,12 +15,12 @@ from small_store import MakeStore
 
 from rlhf_cli.errors import DataError
 from rlhf_cli.preference import rules
-from rlhf_cli.preference.chance import draw, fraction
 from rlhf_cli.preference.labeler import Choice, Question, ScriptedLabeler, Stop, Undo, Verdict, unblind
-from rlhf_cli.preference.rules import RuleLabeler, last_user_text, longer, shorter
+from rlhf_cli.preference.rules import RuleLabeler, longer, shorter
 from rlhf_cli.preference.store import Vote
 from rlhf_cli.preference.voting import collect_votes
-from rlhf_cli.records import Message
+from rlhf_cli.records import Message, last_user_text
+from rlhf_cli.run.chance import draw, fraction
 
 CHOICES: list[Choice] = ["first", "second", "tie", "both_bad", "skip"]
 MIRROR: dict[Choice, Choice] = {"first": "second", "second": "first"}

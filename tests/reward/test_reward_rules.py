@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from rlhf_cli.errors import DataError, MissingInputError
-from rlhf_cli.records import Message
-from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer, last_user_text
 from rlhf_cli.data.episode import Episode
+from rlhf_cli.errors import DataError, MissingInputError
+from rlhf_cli.records import Message, last_user_text
+from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer
 
 DIALOG = (
     Message("system", "Be kind."),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rlhf_cli.errors import DataError
 from rlhf_cli.data.episode import Episode
+from rlhf_cli.errors import DataError
 from rlhf_cli.reward.scorer import ScriptedScorer, combine
 
 

@@ -13,8 +13,8 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rlhf_cli.errors import DataError, DivergedError
 from rlhf_cli.data.episode import Episode
+from rlhf_cli.errors import DataError, DivergedError
 from rlhf_cli.reward.trained import TrainedScorer
 
 PAD, EOS, VOCAB = 0, 1, 50
