@@ -57,9 +57,10 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        # Attention layers keep their rate as a plain number and pass it to the kernel.
-        if "attention_dropout" in module.__dict__:
-            module.__dict__["attention_dropout"] = 0.0
+        # Many layers keep their rates as plain numbers and pass them on.
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                vars(module)[name] = 0.0
 
 
 def num_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:

@@ -151,12 +151,14 @@ class Learner:
 
 
 def num_iterations(config: PpoConfig, num_prompts: int) -> int:
-    """Count the iterations: the smallest of what epochs, `train.max_steps` and `ppo.iterations` allow."""
-    if config.ppo.iterations is not None:
-        return config.ppo.iterations
+    """Count the iterations: what `ppo.iterations` and `train.max_steps` both allow, else `train.epochs`.
+
+    An iteration is done whole, so the last one may pass `train.max_steps`.
+    """
+    limits = [config.ppo.iterations] if config.ppo.iterations is not None else []
     if config.train.max_steps is not None:
-        return math.ceil(config.train.max_steps / (config.ppo.epochs * config.ppo.minibatches))
-    return math.ceil(config.train.epochs * num_prompts / config.rollout.batch_size)
+        limits.append(math.ceil(config.train.max_steps / (config.ppo.epochs * config.ppo.minibatches)))
+    return min(limits) if limits else math.ceil(config.train.epochs * num_prompts / config.rollout.batch_size)
 
 
 def plan(config: PpoConfig) -> str:

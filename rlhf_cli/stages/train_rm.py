@@ -43,6 +43,7 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     """Train the reward model on comparisons and write it to the run."""
     vocabulary, data = prepare(config)
     data.publish(run)
+    torch.manual_seed(config.seed)  # decides new LoRA weights and their dropout
     loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
     run.add_parent("model", loaded.path, loaded.digest)
     set_up_training(loaded.core, config.train)
@@ -105,9 +106,11 @@ class Learner:
 
     @torch.no_grad()
     def scores_of(self, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
-        """Score any pairs -> two tensors, not in the order given."""
+        """Score any pairs -> two tensors, not in the order given, without the dropout of adapters."""
         batches = self.source.micro_batches_of(pairs)
+        self.loaded.core.eval()
         sides = [self.scores(batch.to(self.loaded.device)) for batch in batches]
+        self.loaded.core.train()
         return torch.cat([chosen for chosen, _ in sides]), torch.cat([rejected for _, rejected in sides])
 
     def evaluate(self) -> Mapping[str, float]:
