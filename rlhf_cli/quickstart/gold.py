@@ -8,7 +8,7 @@ from rlhf_cli.quickstart import world
 WEIGHTS = {"fact": 0.4, "courtesy": 0.2, "concise": 0.2, "form": 0.2}
 ENOUGH_WORDS = 16
 MANY_WORDS = 30
-TIE = 0.02
+TIE = 0.07
 
 _POLITE = frozenset(world.OPENERS + world.CLOSERS)
 _RUDE = frozenset(world.RUDE_OPENERS + world.RUDE_CLOSERS)

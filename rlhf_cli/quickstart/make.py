@@ -17,10 +17,10 @@ Row = Mapping[str, str]
 class Sizes:
     """How many rows each file has."""
 
-    base: int = 6400
+    base: int = 7000
     demonstrations: int = 3000
     collect_prompts: int = 2400
-    ppo_prompts: int = 2048
+    ppo_prompts: int = 1536
     eval_prompts: int = 256
 
 

@@ -1,4 +1,4 @@
-"""What is written in the world: correct base text to learn the language from, and demonstrations of mixed quality."""
+"""What is written in the world: base text to learn the language from, demonstrations of mixed quality."""
 
 from dataclasses import dataclass
 from random import Random
@@ -20,14 +20,12 @@ class Habits:
 
 
 def base_text(rng: Random, card: Card) -> str:
-    """Write a correct scene at one sign: a tour of its facts, a pupil whose claims are marked, a question."""
-    questions = [world.draw_question(rng, card) for _ in range(3)]
-    scenes = [
-        _tour(rng, card),
-        _answered(rng, questions[0]),
-        _marked(rng, questions[1]),
-        _marked(rng, questions[2]),
-    ]
+    """Write a scene at one sign: a tour of its facts, a question, and a pupil whose answers are marked.
+
+    The marks are what teaches a reward model grown from this text to hold an answer against its sign.
+    """
+    scenes = [_tour(rng, card), _answered(rng, world.draw_question(rng, card))]
+    scenes += [_marked(rng, world.draw_question(rng, card)) for _ in range(4)]
     rng.shuffle(scenes)
     return "\n".join([card.sign, *(line for scene in scenes for line in scene)])
 
@@ -52,26 +50,26 @@ def _tour(rng: Random, card: Card) -> list[str]:
 
 
 def _answered(rng: Random, question: Question) -> list[str]:
-    sentences = [_right(rng, question)]
+    return [f"Visitor: {question.words}", "Guide:", _right(rng, question)]
+
+
+def _marked(rng: Random, question: Question) -> list[str]:
+    """Let a pupil answer in any manner, rightly or not; the next line says which."""
+    right = rng.random() < 0.5
+    if right:
+        sentences = [_right(rng, question)]
+    elif rng.random() < 0.1:
+        sentences = [rng.choice(world.EVASIONS)]
+    else:
+        sentences = [_mistaken(rng, question)]
     manner = rng.random()
     if manner < 0.1:
         sentences = _framed(rng, sentences, world.OPENERS, world.CLOSERS)
     elif manner < 0.2:
         sentences = _framed(rng, sentences, world.RUDE_OPENERS, world.RUDE_CLOSERS)
-    elif manner < 0.25:
-        sentences.append(rng.choice(world.RAMBLES))
     elif manner < 0.3:
-        sentences.insert(0, rng.choice(world.EVASIONS))
-    return [f"Visitor: {question.words}", "Guide:", " ".join(sentences)]
-
-
-def _marked(rng: Random, question: Question) -> list[str]:
-    """Let a pupil answer, rightly or not; the keeper says which."""
-    if rng.random() < 0.5:
-        answer, verdict = _right(rng, question), "Right."
-    else:
-        answer, verdict = _mistaken(rng, question), "Wrong."
-    return [f"Visitor: {question.words}", "Pupil:", f"{answer} {verdict}"]
+        sentences.append(rng.choice(world.RAMBLES))
+    return [f"Visitor: {question.words}", "Pupil:", " ".join(sentences), "Right." if right else "Wrong."]
 
 
 def _right(rng: Random, question: Question) -> str:
@@ -81,7 +79,7 @@ def _right(rng: Random, question: Question) -> str:
 def _mistaken(rng: Random, question: Question) -> str:
     """Miss the point with another fact of the sign, or contradict the sign."""
     card = question.card
-    if rng.random() < 0.7:
+    if rng.random() < 0.9:
         others = [fact for fact in card.facts if fact[0] != question.facet]
         return world.statement(rng, card, *rng.choice(others))
     return world.statement(rng, card, question.facet, world.wrong_value(rng, question))
