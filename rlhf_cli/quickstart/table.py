@@ -153,7 +153,7 @@ def _print_whole(console: Console, table_of: Callable[[int], Table]) -> None:
 
 def _print_samples(console: Console, comparison: Comparison) -> None:
     samples = choose_samples(comparison.sampled)
-    _print_title(console, f"{len(samples)} of the requests, answers sampled at temperature 1")
+    _print_title(console, f"{len(samples)} of the requests, their answers at temperature 1 and gold scores")
     if not any(sample.failed for sample in samples):
         console.print("No failure to show: no aligned answer has less gold than SFT's.\n")
     for number, sample in enumerate(samples):
@@ -170,7 +170,7 @@ def _heading(sample: Sample, answers: Mapping[str, Answer]) -> Text:
     if not sample.failed:
         return Text(f"{sample.reason}:", style="bold")
     losses = [f"{name.upper()} {answers[name].gold - answers['sft'].gold:+.2f}" for name in sample.failed]
-    return Text(f"FAILURE ({sample.reason}): gold against SFT's: {', '.join(losses)}", style="bold red")
+    return Text(f"FAILURE ({sample.reason}): below SFT: {', '.join(losses)}", style="bold red")
 
 
 def answers_table(answers: Mapping[str, Answer], failed: Sequence[str]) -> Table:

@@ -72,7 +72,7 @@ def test_greedy_answers_have_no_kl_column():
 
 def test_answers_stand_side_by_side_with_the_failure_marked():
     text = report()
-    failure = text.split("FAILURE (the worst of DPO): gold against SFT's: DPO -0.50\n")[1].splitlines()
+    failure = text.split("FAILURE (the worst of DPO): below SFT: DPO -0.50\n")[1].splitlines()
     assert [line.strip() for line in failure[:3]] == REQUEST.splitlines()
     heads = "  SFT 0.75                         DPO 0.25, FAILURE                PPO 0.75"
     assert failure[3] == heads
