@@ -179,6 +179,7 @@ def _llama_config(section: FromScratch, tokenizer: PreTrainedTokenizerBase) -> L
         num_attention_heads=section.num_heads,
         max_position_embeddings=section.max_positions,
         tie_word_embeddings=True,
+        initializer_range=section.hidden_size**-0.5,  # first logits of unit scale, whatever the width
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
