@@ -32,13 +32,19 @@ class Records(Generic[R]):
     eval_reading: Reading[R] | None
 
     def keep(self, wanted: Callable[[R], bool], reason: str) -> "Records[R]":
-        """Leave out the training and evaluation rows that are not wanted, counted under a reason."""
+        """Leave out the rows that are not wanted, counted under a reason in the reading they come from."""
         train, evaluation = ([r for r in rows if wanted(r)] for rows in (self.train, self.eval))
-        num_left_out = len(self.train) + len(self.eval) - len(train) - len(evaluation)
-        counts = self.train_reading.counts | {reason: num_left_out}
-        return replace(
-            self, train=train, eval=evaluation, train_reading=replace(self.train_reading, counts=counts)
-        )
+        num_train, num_eval = len(self.train) - len(train), len(self.eval) - len(evaluation)
+        if self.eval_reading is None:
+            read_train, read_eval = _counted(self.train_reading, reason, num_train + num_eval), None
+        else:
+            read_train = _counted(self.train_reading, reason, num_train)
+            read_eval = _counted(self.eval_reading, reason, num_eval)
+        return Records(train, evaluation, read_train, read_eval)
+
+
+def _counted(reading: Reading[R], reason: str, count: int) -> Reading[R]:
+    return replace(reading, counts=reading.counts | {reason: reading.counts.get(reason, 0) + count})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +127,8 @@ def encode_comparisons(
     train_pairs, eval_pairs = train.comparisons(records.train), evaluation.comparisons(records.eval)
     _require_stops(train, train_pairs)
     sides = [side for pair in train_pairs[:3] for side in (pair.chosen, pair.rejected)]
-    return _prepared(
-        records, (train, train_pairs), (evaluation, eval_pairs), samples_text(sides, train.tokenizer)
-    )
+    samples = samples_text(sides, train.tokenizer, num_rows=6)
+    return _prepared(records, (train, train_pairs), (evaluation, eval_pairs), samples)
 
 
 def encode_prompts(
@@ -152,20 +157,25 @@ def encode_prompts(
 def _prepared(
     records: Records[R], train: tuple[Encoder, list[E]], held_out: tuple[Encoder, list[E]], samples: str
 ) -> Prepared[E]:
-    reports = [data_report("train", records.train_reading, train[0], num_kept=len(train[1]))]
+    reading = records.train_reading
+    if records.eval and records.eval_reading is None:
+        reading = _counted(reading, "held out for evaluation", len(records.eval))
+    reports = [data_report("train", reading, train[0], num_kept=len(train[1]))]
     if records.eval:
         split = Reading(records.eval, len(records.eval), ["split from the training rows by prompt"], [], {})
-        reading = records.eval_reading or split
-        reports.append(data_report("eval", reading, held_out[0], num_kept=len(held_out[1])))
+        reports.append(
+            data_report("eval", records.eval_reading or split, held_out[0], num_kept=len(held_out[1]))
+        )
     return Prepared(train[1], held_out[1], reports, samples)
 
 
 def _require_stops(encoder: Encoder, rows: Sequence[object]) -> None:
     if not rows:
+        reasons = "; ".join(f"{count} {reason}" for reason, count in encoder.tally.counts.items() if count)
         raise DataError(
-            "no row is left to train on",
+            f"no row is left to train on ({reasons or 'none was read'})",
             where="data.train",
-            fix="look at the counts above; often data.max_length is too small or the format is not the intended one",
+            fix="often data.max_length is too small or the format is not the intended one",
         )
     if not encoder.tally.counts["rows that end in a trained EOS"]:
         raise DataError(

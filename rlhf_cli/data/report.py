@@ -75,6 +75,7 @@ def samples_text(
 ) -> str:
     """Render the first rows, each under its origin."""
     blocks = [
-        f"--- {row.origin} ({len(row.input_ids)} tokens)\n{render_sample(row, tokenizer)}" for row in rows
+        f"--- {row.origin} ({len(row.input_ids)} tokens)\n{render_sample(row, tokenizer)}"
+        for row in rows[:num_rows]
     ]
-    return "\n\n".join(blocks[:num_rows]) + "\n"
+    return "\n\n".join(blocks) + "\n"
