@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf_cli.config.load import differing_keys, load_config, render_resolved
 from rlhf_cli.config.sections import FromScratch
-from rlhf_cli.models.load import Vocabulary, make_policy, make_vocabulary
+from rlhf_cli.models.load import Vocabulary, make_vocabulary
 from rlhf_cli.models.save import save_model
 from rlhf_cli.run.claim import RunSpec
 from rlhf_cli.run.directory import RunDir
@@ -89,6 +90,11 @@ def changed(tree: Settings, changes: Mapping[str, object]) -> Settings:
     return copy
 
 
+def override(settings: Settings, **sections: Settings) -> Settings:
+    """Copy settings with some keys of some sections replaced."""
+    return settings | {name: settings.get(name, {}) | keys for name, keys in sections.items()}
+
+
 def make_tiny(folder: Path) -> Tiny:
     """Write the model and the data."""
     pairs = list(zip(PROMPTS, ANSWERS, WRONG, strict=True))
@@ -101,10 +107,15 @@ def make_tiny(folder: Path) -> Tiny:
 
 def save_tiny_model(folder: Path, *, seed: int = 0, vocab_size: int = 300) -> Vocabulary:
     """Write a random Llama of two layers with a byte-level tokenizer."""
-    section = FromScratch(hidden_size=32, num_layers=2, num_heads=2, vocab_size=vocab_size, max_positions=64)
+    section = FromScratch(vocab_size=vocab_size, max_positions=64)
     vocabulary = make_vocabulary(section, [*PROMPTS, *ANSWERS, *WRONG])
+    config = LlamaConfig(
+        vocab_size=len(vocabulary.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, tie_word_embeddings=True, bos_token_id=None,
+        eos_token_id=vocabulary.stop_ids[0], pad_token_id=vocabulary.pad_id,
+    )  # fmt: skip
     torch.manual_seed(seed)
-    save_model(make_policy(section, vocabulary).model, vocabulary, folder)
+    save_model(LlamaForCausalLM(config), vocabulary, folder)
     return vocabulary
 
 
