@@ -63,11 +63,11 @@ def _marked(rng: Random, question: Question) -> list[str]:
     else:
         sentences = [_mistaken(rng, question)]
     manner = rng.random()
-    if manner < 0.1:
+    if manner < 0.06:
         sentences = _framed(rng, sentences, world.OPENERS, world.CLOSERS)
-    elif manner < 0.2:
+    elif manner < 0.12:
         sentences = _framed(rng, sentences, world.RUDE_OPENERS, world.RUDE_CLOSERS)
-    elif manner < 0.3:
+    elif manner < 0.18:
         sentences.append(rng.choice(world.RAMBLES))
     return [f"Visitor: {question.words}", "Pupil:", " ".join(sentences), "Right." if right else "Wrong."]
 
