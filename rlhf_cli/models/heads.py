@@ -81,7 +81,7 @@ def _init_head(head: nn.Module, seed: int) -> None:
 
 
 def last_token_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Score rows [B, T] at their last real token -> [B] fp32."""
+    """Score rows [B, T] at their last token that is not PAD -> [B] fp32."""
     output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     scores: Tensor = output.logits[:, 0]
     return scores.float()

@@ -17,10 +17,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from rlhf_cli.config.sections import FromScratch, Lora, Model
-from rlhf_cli.errors import DataError
+from rlhf_cli.errors import DataError, MissingInputError
 from rlhf_cli.models.device import num_parameters, pick_device
 from rlhf_cli.models.locate import locate
 from rlhf_cli.models.tokenizer import load_tokenizer, stop_ids_of, tokenizers_agree, train_tokenizer
@@ -63,16 +64,16 @@ def load_vocabulary(section: Model) -> Vocabulary:
     """Load the tokenizer and stop ids of a configured model, without its weights."""
     assert section.path is not None
     located = locate(section.path, section.revision)
+    config = _config(section, located.name)
+    generation_config = _generation_config(located.name, section.revision)
     tokenizer = load_tokenizer(
         located.name,
         revision=section.revision,
         chat_template=section.chat_template,
         trust_remote_code=section.trust_remote_code,
+        generation_config=generation_config,
     )
-    stop_ids = stop_ids_of(tokenizer, _generation_config(located.name, section.revision))
-    config = AutoConfig.from_pretrained(
-        located.name, revision=section.revision, trust_remote_code=section.trust_remote_code
-    )
+    stop_ids = stop_ids_of(tokenizer, generation_config)
     return Vocabulary(tokenizer, stop_ids, _positions_of(config))
 
 
@@ -80,6 +81,20 @@ def make_vocabulary(section: FromScratch, texts: Iterable[str]) -> Vocabulary:
     """Train the tokenizer of a from-scratch model."""
     tokenizer = train_tokenizer(texts, section.vocab_size)
     return Vocabulary(tokenizer, (int(tokenizer.eos_token_id),), section.max_positions)
+
+
+def _config(section: Model, name: str) -> PretrainedConfig:
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            name, revision=section.revision, trust_remote_code=section.trust_remote_code
+        )
+    except OSError as error:
+        raise MissingInputError(
+            f"no model {section.path}: {str(error).partition(chr(10))[0]}",
+            where="model path",
+            fix="give a directory that exists, or a hub id (owner/name) that can be reached from here",
+        ) from error
+    return config
 
 
 def _generation_config(name: str, revision: str | None) -> GenerationConfig | None:
@@ -161,10 +176,9 @@ def count_parameters(section: Model, vocabulary: Vocabulary) -> tuple[int, int]:
         else:
             assert section.path is not None
             name = locate(section.path, section.revision).name
-            config = AutoConfig.from_pretrained(
-                name, revision=section.revision, trust_remote_code=section.trust_remote_code
-            )
+            config = _config(section, name)
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=section.trust_remote_code)
+            fit_embeddings(model, vocabulary.tokenizer)
         if section.lora is not None:
             model = wrap_lora(model, section.lora, task="CAUSAL_LM")
     return num_parameters(model), num_parameters(model, trainable_only=True)
@@ -197,6 +211,7 @@ def wrap_lora(model: PreTrainedModel, lora: Lora, *, task: str) -> PreTrainedMod
         target_modules=lora.target,
         task_type=task,
         modules_to_save=["score"] if task == "SEQ_CLS" else None,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's layers
     )
     with warnings.catch_warnings():  # peft asks transformers by a name it is about to drop
         warnings.simplefilter("ignore", FutureWarning)
@@ -209,9 +224,15 @@ def wrap_lora(model: PreTrainedModel, lora: Lora, *, task: str) -> PreTrainedMod
 
 
 def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Grow the embedding when the tokenizer gained a PAD beyond it, and tell the model its PAD."""
+    """Grow the embedding when the tokenizer gained a PAD beyond it, and tell the model its PAD.
+
+    The new row is the same each time: a policy and its reference differ in nothing else either.
+    """
     if len(tokenizer) > next(model.get_input_embeddings().parameters()).shape[0]:
-        model.resize_token_embeddings(len(tokenizer))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            has_weights = model.device.type != "meta"
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=has_weights)
     model.config.pad_token_id = tokenizer.pad_token_id
 
 

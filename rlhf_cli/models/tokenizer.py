@@ -28,18 +28,21 @@ def load_tokenizer(
     revision: str | None = None,
     chat_template: str | None = None,
     trust_remote_code: bool = False,
+    generation_config: GenerationConfig | None = None,
 ) -> PreTrainedTokenizerBase:
-    """Load a tokenizer and settle what training needs: EOS exists, PAD is not EOS, a template is there.
+    """Load a tokenizer and settle what training needs: EOS exists, PAD ends no answer, a template is there.
 
-    PAD falls to UNK, else to a new token `<|pad|>` (the model's embedding then grows by one row if it must).
+    Reward models find the end of a row by its last token that is not PAD. Where PAD is missing, EOS, or a stop id of
+    `generation_config`, it falls to UNK, else to a new `<|pad|>` (the model's embedding then grows if it must).
     `chat_template` is a Jinja file; without it the tokenizer's own, else DEFAULT_TEMPLATE.
     Raises DataError when there is no EOS.
     """
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     if tokenizer.eos_token_id is None:
         raise DataError("the tokenizer has no EOS token, so no answer can end", where=name)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        if tokenizer.unk_token_id is not None and tokenizer.unk_token_id != tokenizer.eos_token_id:
+    not_for_pad = {None, *stop_ids_of(tokenizer, generation_config)}
+    if tokenizer.pad_token_id in not_for_pad:
+        if tokenizer.unk_token_id not in not_for_pad:
             tokenizer.pad_token = tokenizer.unk_token
         else:
             tokenizer.add_special_tokens({"pad_token": _PAD})
