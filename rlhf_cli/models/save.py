@@ -8,11 +8,17 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from rlhf_cli.models.load import Vocabulary
-from rlhf_cli.run.directory import publish_dir
+from rlhf_cli.models.load import LoadedModel, Vocabulary, quiet_loading
+from rlhf_cli.run.directory import RunDir, publish_dir
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+
+def save_trained(loaded: LoadedModel, run_dir: RunDir) -> None:
+    """Write a stage's result into its run: the model, and under LoRA the adapter."""
+    adapter_dir = None if loaded.model is loaded.core else run_dir.adapter
+    save_model(loaded.model, loaded.vocabulary, run_dir.model, adapter_dir=adapter_dir)
 
 
 def save_model(
@@ -27,6 +33,7 @@ def save_model(
     With `adapter_dir` the model is a PEFT wrapper: the adapter alone goes there, and `model_dir` gets the base
     with the adapter merged in, so that every reader of plain models can use it.
     """
+    quiet_loading()
     tokenizer = vocabulary.tokenizer
     if adapter_dir is not None:
         temporary = _fresh_sibling(adapter_dir)

@@ -30,7 +30,7 @@ from rlhf_cli.models.load import (
     load_vocabulary,
     open_policy,
 )
-from rlhf_cli.models.save import save_model
+from rlhf_cli.models.save import save_trained
 from rlhf_cli.models.scoring import labelled_logprobs, row_of_label
 from rlhf_cli.run.metrics import Mean, merge
 from rlhf_cli.run.session import Run, StageResult
@@ -54,17 +54,9 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     source = pair_source(config, vocabulary, data)
     learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
-    trainer = Trainer(
-        run,
-        source,
-        learner.objective,
-        updater,
-        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
-        evaluate=learner.evaluate if data.eval else None,
-    )
+    trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
-    adapter = run.dir.adapter if config.model.lora else None
-    save_model(policy.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    save_trained(policy, run.dir)
     return StageResult(run.dir.model, source.num_steps, metrics)
 
 
@@ -113,6 +105,8 @@ class Learner:
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Measure the loss, and how often and by how much the chosen answer gained more, on held-out pairs."""
+        if not self.held_out:
+            return {}
         losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
         merged = merge([{"loss": Mean(float(x.total), x.weight), **x.metrics} for x in losses])
         return {name: mean.value for name, mean in merged.items()}

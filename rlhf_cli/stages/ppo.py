@@ -10,7 +10,7 @@ scores and measures the next iteration, then yields epochs x minibatches of it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ from rlhf_cli.models.load import (
     count_parameters,
     load_vocabulary,
 )
-from rlhf_cli.models.save import save_model
+from rlhf_cli.models.save import save_trained
 from rlhf_cli.reward.build import build_scorers
 from rlhf_cli.reward.scorer import Scorer, combine
 from rlhf_cli.rollout.engine import Engine
@@ -68,18 +68,13 @@ def run(config: PpoConfig, run: Run) -> StageResult:
         Role("policy", actors.policy.model, config.optim.lr),
         Role("critic", actors.critic, config.critic.lr or config.optim.lr),
     ]
-    held_out = data.eval[: config.eval.max_rows]
+    learner = Learner(actors, config.ppo, experience, data.eval[: config.eval.max_rows])
+    updater = Updater(roles, config.optim, experience.num_steps)
     trainer = Trainer(
-        run,
-        experience,
-        Learner(actors, config.ppo).objective,
-        Updater(roles, config.optim, experience.num_steps),
-        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
-        evaluate=(lambda: experience.evaluate(held_out)) if held_out else None,
+        run, experience, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint)
     )
     metrics = trainer.fit()
-    adapter = run.dir.adapter if config.model.lora else None
-    save_model(actors.policy.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    save_trained(actors.policy, run.dir)
     return StageResult(run.dir.model, experience.num_steps, metrics)
 
 
@@ -113,6 +108,8 @@ class Learner:
 
     actors: ActorCritic
     settings: Ppo
+    experience: Experience
+    held_out: Sequence[EncodedPrompt]
 
     def objective(self, batch: PpoBatch) -> Loss:
         """Sum policy and value losses over the response tokens of a micro-batch; its weight is their number."""
@@ -137,6 +134,10 @@ class Learner:
         }
         metrics = {name: Mean(float(column.detach().sum()), weight) for name, column in sums.items()}
         return Loss(policy_losses.sum() + self.settings.value_coef * value_losses.sum(), weight, metrics)
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure reward, KL, length and EOS rate on the held-out prompts, with the same seeds each time."""
+        return self.experience.evaluate(self.held_out) if self.held_out else {}
 
     def _check_first_ratio(self, batch: PpoBatch, logprobs: Tensor) -> None:
         if not (batch.first and self.actors.exact):

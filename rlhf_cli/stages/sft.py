@@ -36,7 +36,7 @@ from rlhf_cli.models.load import (
     make_vocabulary,
     open_policy,
 )
-from rlhf_cli.models.save import save_model
+from rlhf_cli.models.save import save_trained
 from rlhf_cli.models.scoring import labelled_logprobs
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
@@ -56,17 +56,9 @@ def run(config: SftConfig, run: Run) -> StageResult:
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
     learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
-    trainer = Trainer(
-        run,
-        source,
-        learner.objective,
-        updater,
-        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
-        evaluate=learner.evaluate if data.eval else None,
-    )
+    trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
-    adapter = run.dir.adapter if config.model.lora else None
-    save_model(policy.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    save_trained(policy, run.dir)
     return StageResult(run.dir.model, source.num_steps, metrics)
 
 
@@ -91,6 +83,8 @@ class Learner:
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Measure the token-mean loss on the held-out rows, without dropout."""
+        if not self.held_out:
+            return {}
         self.policy.model.eval()
         losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
         self.policy.model.train()

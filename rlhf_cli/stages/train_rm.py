@@ -29,7 +29,7 @@ from rlhf_cli.models.device import (
 )
 from rlhf_cli.models.heads import last_token_scores, load_classifier
 from rlhf_cli.models.load import LoadedModel, Vocabulary, count_parameters, load_vocabulary
-from rlhf_cli.models.save import save_model
+from rlhf_cli.models.save import save_trained
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.training.loop import Cadence, Trainer
@@ -51,19 +51,11 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     updater = Updater([Role("reward", loaded.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
     learner = Learner(loaded, autocast, config.loss, source, data.eval[: config.eval.max_rows])
-    trainer = Trainer(
-        run,
-        source,
-        learner.objective,
-        updater,
-        cadence=Cadence.of(config.log, config.eval, config.checkpoint),
-        evaluate=learner.evaluate if data.eval else None,
-    )
+    trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
     scores = torch.cat(learner.scores_of(data.train[:_PAIRS_FOR_SCALE]))
     run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})
-    adapter = run.dir.adapter if config.model.lora else None
-    save_model(loaded.model, vocabulary, run.dir.model, adapter_dir=adapter)
+    save_trained(loaded, run.dir)
     return StageResult(run.dir.model, source.num_steps, metrics)
 
 
@@ -115,6 +107,8 @@ class Learner:
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure accuracy, calibration and margin on the held-out pairs."""
+        if not self.held_out:
+            return {}
         chosen, rejected = self.scores_of(self.held_out)
         margins = (chosen - rejected).cpu()
         return {

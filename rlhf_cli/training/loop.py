@@ -3,7 +3,7 @@
 A PPO run and an SFT run differ in their source and their objective only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,7 +16,7 @@ from rlhf_cli.run.progress import Bar
 from rlhf_cli.run.session import Run
 from rlhf_cli.training.checkpoint import CheckpointStore
 from rlhf_cli.training.optim import Updater
-from rlhf_cli.training.parts import BatchSource, Objective
+from rlhf_cli.training.parts import BatchSource, Learner
 
 B = TypeVar("B")
 
@@ -37,27 +37,16 @@ class Cadence:
 
 
 class Trainer(Generic[B]):
-    """One training run: what is trained, from what, towards what.
-
-    evaluate  gives metrics on held-out data, without touching any state of training; None when there is none
-    """
+    """One training run: what is learned, from which batches, by which updates."""
 
     def __init__(
-        self,
-        run: Run,
-        source: BatchSource[B],
-        objective: Objective[B],
-        updater: Updater,
-        *,
-        cadence: Cadence,
-        evaluate: Callable[[], Mapping[str, float]] | None,
+        self, run: Run, source: BatchSource[B], learner: Learner[B], updater: Updater, cadence: Cadence
     ) -> None:
         self._run = run
         self._source = source
-        self._objective = objective
+        self._learner = learner
         self._updater = updater
         self._cadence = cadence
-        self._evaluate = evaluate
         self._store = CheckpointStore(run.dir.checkpoints, keep=cadence.keep, warn=run.say)
         self._window: dict[str, Mean] = {}
         self._saved_step = 0
@@ -89,7 +78,7 @@ class Trainer(Generic[B]):
         """Accumulate the gradient sums of one step, divide once, and update."""
         weight = 0.0
         for batch in micro_batches:
-            loss = self._objective(batch)
+            loss = self._learner.objective(batch)
             if not bool(torch.isfinite(loss.total)):
                 raise DivergedError(
                     f"the loss is not finite at step {self._updater.step_count + 1}",
@@ -126,11 +115,13 @@ class Trainer(Generic[B]):
         step = self._updater.step_count
         num_since = step - self._evaluated_step
         due = num_since >= self._cadence.evaluate or (step == self._source.num_steps and num_since > 0)
-        if self._evaluate is None or not self._source.at_boundary or not due:
+        if not self._source.at_boundary or not due:
             return
-        values = {f"eval/{name}": value for name, value in self._evaluate().items()}
-        self._run.metrics.append(step, values)
+        values = {f"eval/{name}": value for name, value in self._learner.evaluate().items()}
         self._evaluated_step = step
+        if not values:
+            return
+        self._run.metrics.append(step, values)
         words = " ".join(f"{name}={value:.4g}" for name, value in values.items())
         self._run.say(f"step={step} {words}")
         bar.update(step)

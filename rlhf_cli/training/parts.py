@@ -1,6 +1,6 @@
 """What a stage hands to `fit`: where batches come from, and what to minimise.
 
-An objective returns sums and weights, never means; `fit` alone divides, once per optimizer step, so the gradient
+A learner returns sums and weights, never means; `fit` alone divides, once per optimizer step, so the gradient
 does not depend on how a step is cut into micro-batches.
 """
 
@@ -28,10 +28,16 @@ class Loss:
     metrics: Mapping[str, Mean] = field(default_factory=dict)
 
 
-class Objective(Protocol[B_contra]):
-    """Computes the loss of one micro-batch with the model being trained."""
+class Learner(Protocol[B_contra]):
+    """What is learned: the loss of one micro-batch, and how good the model is by now."""
 
-    def __call__(self, batch: B_contra, /) -> Loss: ...
+    def objective(self, batch: B_contra, /) -> Loss:
+        """Compute the loss with the model being trained."""
+        ...
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure the model on held-out data, without touching any state of training; {} when there is none."""
+        ...
 
 
 class BatchSource(Protocol[B_co]):

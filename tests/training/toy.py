@@ -65,9 +65,7 @@ class Toy:
 
     def trainer(self, run: Run, *, log: int = 1, checkpoint: int = 4) -> Trainer[Rows]:
         cadence = Cadence(log=log, evaluate=2, checkpoint=checkpoint, keep=2)
-        return Trainer(
-            run, self.source, self.objective, self.updater, cadence=cadence, evaluate=self.evaluate
-        )
+        return Trainer(run, self.source, self, self.updater, cadence)
 
     def state(self) -> dict[str, Tensor]:
         """Give weights and moments by name."""
