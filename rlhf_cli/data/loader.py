@@ -10,7 +10,15 @@ from typing import Generic, TypeVar
 import torch
 
 from rlhf_cli.config.sections import Train
-from rlhf_cli.data.batches import split_by_tokens
+from rlhf_cli.data.batches import (
+    PairBatch,
+    TokenBatch,
+    collate,
+    collate_pairs,
+    pair_length,
+    split_by_tokens,
+)
+from rlhf_cli.data.encode import EncodedPair, EncodedText
 
 R = TypeVar("R")
 B = TypeVar("B")
@@ -80,3 +88,31 @@ class RowSource(Generic[R, B]):
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go to a saved position."""
         self._next_step = int(str(state["next_step"]))
+
+
+def walk_texts(
+    rows: Sequence[EncodedText], pad_id: int, train: Train, *, micro_tokens: int, seed: int
+) -> RowSource[EncodedText, TokenBatch]:
+    """Walk single rows."""
+    return RowSource(
+        rows,
+        length=lambda row: len(row.input_ids),
+        collate=lambda chosen: collate(chosen, pad_id),
+        train=train,
+        micro_tokens=micro_tokens,
+        seed=seed,
+    )
+
+
+def walk_pairs(
+    pairs: Sequence[EncodedPair], pad_id: int, train: Train, *, micro_tokens: int, seed: int
+) -> RowSource[EncodedPair, PairBatch]:
+    """Walk preference pairs; both sides of a pair count for the token budget."""
+    return RowSource(
+        pairs,
+        length=lambda pair: 2 * pair_length(pair),
+        collate=lambda chosen: collate_pairs(chosen, pad_id),
+        train=train,
+        micro_tokens=micro_tokens,
+        seed=seed,
+    )

@@ -18,7 +18,7 @@ from rlhf_cli.config.sections import DpoLoss
 from rlhf_cli.config.stages import DpoConfig
 from rlhf_cli.data.batches import PairBatch, collate_pairs, pair_length
 from rlhf_cli.data.encode import EncodedPair
-from rlhf_cli.data.loader import RowSource
+from rlhf_cli.data.loader import RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
 from rlhf_cli.data.reference import with_reference
 from rlhf_cli.models import device
@@ -51,7 +51,7 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     device.set_up_training(policy.core, config.train)
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
     data = attach_reference(config, run, policy, autocast, data)
-    source = pair_source(config, vocabulary, data)
+    source = walk(config, vocabulary, data)
     learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
@@ -161,7 +161,7 @@ def plan(config: DpoConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
     total, trainable = count_parameters(config.model, vocabulary)
-    num_steps = pair_source(config, vocabulary, data).num_steps
+    num_steps = walk(config, vocabulary, data).num_steps
     return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable\nsteps: {num_steps}"
 
 
@@ -175,17 +175,13 @@ def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     return vocabulary, encode_comparisons(records, make_encoder)
 
 
-def pair_source(
+def walk(
     config: DpoConfig, vocabulary: Vocabulary, data: Prepared[EncodedPair]
 ) -> RowSource[EncodedPair, PairBatch]:
-    """Walk the training pairs; losses that compare across a batch get each step in one micro-batch."""
-    return RowSource(
-        data.train,
-        length=lambda pair: 2 * pair_length(pair),
-        collate=lambda pairs: collate_pairs(pairs, vocabulary.pad_id),
-        train=config.train,
-        micro_tokens=_WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config),
-        seed=config.seed,
+    """Walk the training rows as the configuration says."""
+    micro_tokens = _WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config)
+    return walk_pairs(
+        data.train, vocabulary.pad_id, config.train, micro_tokens=micro_tokens, seed=config.seed
     )
 
 

@@ -10,9 +10,9 @@ import torch
 
 from rlhf_cli.algo.losses import sft_loss
 from rlhf_cli.config.stages import SftConfig
-from rlhf_cli.data.batches import TokenBatch, collate
+from rlhf_cli.data.batches import TokenBatch
 from rlhf_cli.data.encode import EncodedText
-from rlhf_cli.data.loader import RowSource
+from rlhf_cli.data.loader import RowSource, walk_texts
 from rlhf_cli.data.prepare import (
     Prepared,
     demonstrations_of,
@@ -52,7 +52,7 @@ def run(config: SftConfig, run: Run) -> StageResult:
     policy = open_policy(config.model, vocabulary, config.seed)
     run.add_parent("model", policy.path, policy.digest)
     set_up_training(policy.core, config.train)
-    source = row_source(config, vocabulary, data)
+    source = walk(config, vocabulary, data)
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
     learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
@@ -96,7 +96,7 @@ def plan(config: SftConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
     total, trainable = count_parameters(config.model, vocabulary)
-    num_steps = row_source(config, vocabulary, data).num_steps
+    num_steps = walk(config, vocabulary, data).num_steps
     return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable\nsteps: {num_steps}"
 
 
@@ -113,15 +113,11 @@ def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
     return vocabulary, encode_demonstrations(records, make_encoder, loss_on=config.loss.on)
 
 
-def row_source(
+def walk(
     config: SftConfig, vocabulary: Vocabulary, data: Prepared[EncodedText]
 ) -> RowSource[EncodedText, TokenBatch]:
     """Walk the training rows as the configuration says."""
-    return RowSource(
-        data.train,
-        length=lambda row: len(row.input_ids),
-        collate=lambda rows: collate(rows, vocabulary.pad_id),
-        train=config.train,
-        micro_tokens=micro_tokens_for(config.train.micro_tokens, pick_device()),
-        seed=config.seed,
+    micro_tokens = micro_tokens_for(config.train.micro_tokens, pick_device())
+    return walk_texts(
+        data.train, vocabulary.pad_id, config.train, micro_tokens=micro_tokens, seed=config.seed
     )

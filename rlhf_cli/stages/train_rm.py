@@ -15,9 +15,9 @@ from rlhf_cli.algo.losses import bradley_terry
 from rlhf_cli.algo.metrics import expected_calibration_error, pair_accuracy
 from rlhf_cli.config.sections import RmLoss
 from rlhf_cli.config.stages import TrainRmConfig
-from rlhf_cli.data.batches import PairBatch, collate_pairs, pair_length
+from rlhf_cli.data.batches import PairBatch
 from rlhf_cli.data.encode import EncodedPair
-from rlhf_cli.data.loader import RowSource
+from rlhf_cli.data.loader import RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
 from rlhf_cli.models.device import (
     Autocast,
@@ -47,7 +47,7 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
     run.add_parent("model", loaded.path, loaded.digest)
     set_up_training(loaded.core, config.train)
-    source = pair_source(config, vocabulary, data)
+    source = walk(config, vocabulary, data)
     updater = Updater([Role("reward", loaded.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
     learner = Learner(loaded, autocast, config.loss, source, data.eval[: config.eval.max_rows])
@@ -122,7 +122,7 @@ def plan(config: TrainRmConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
     total, trainable = count_parameters(config.model, vocabulary)
-    num_steps = pair_source(config, vocabulary, data).num_steps
+    num_steps = walk(config, vocabulary, data).num_steps
     return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable, and a score head\nsteps: {num_steps}"
 
 
@@ -142,15 +142,11 @@ def prepare(config: TrainRmConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     return vocabulary, data
 
 
-def pair_source(
+def walk(
     config: TrainRmConfig, vocabulary: Vocabulary, data: Prepared[EncodedPair]
 ) -> RowSource[EncodedPair, PairBatch]:
-    """Walk the training pairs as the configuration says; both sides of a pair count for the token budget."""
-    return RowSource(
-        data.train,
-        length=lambda pair: 2 * pair_length(pair),
-        collate=lambda pairs: collate_pairs(pairs, vocabulary.pad_id),
-        train=config.train,
-        micro_tokens=micro_tokens_for(config.train.micro_tokens, pick_device()),
-        seed=config.seed,
+    """Walk the training rows as the configuration says."""
+    micro_tokens = micro_tokens_for(config.train.micro_tokens, pick_device())
+    return walk_pairs(
+        data.train, vocabulary.pad_id, config.train, micro_tokens=micro_tokens, seed=config.seed
     )
