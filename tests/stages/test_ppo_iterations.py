@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import signal
 from itertools import chain
 from pathlib import Path
 
@@ -10,9 +12,11 @@ from tiny import Settings, Tiny, column, metrics_of, override, run_stage, write_
 
 from rlhf_cli.config.sections import Model
 from rlhf_cli.config.stages import PpoConfig
+from rlhf_cli.errors import Preempted
 from rlhf_cli.models.load import load_vocabulary
 from rlhf_cli.rollout import experience
 from rlhf_cli.rollout.experience import Experience
+from rlhf_cli.rollout.transformers_engine import TransformersEngine
 from rlhf_cli.stages import ppo
 
 
@@ -90,6 +94,41 @@ def test_evaluation_leaves_training_alone(settings: Settings, work: Path, tiny: 
         assert column(with_eval.dir, name) == column(plain.dir, name)
     # Boundaries are after 2 and 4 steps: in between, an interruption could not be saved.
     assert [row["step"] for row in metrics_of(with_eval.dir) if "eval/reward" in row] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("where", ["sampling", "minibatch", "evaluation"])
+def test_an_interrupted_run_ends_like_a_straight_one(
+    settings: Settings, work: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch, where: str
+):
+    kl = {"coef": 0.2, "target": 0.02, "horizon": 40}
+    held_out = {"eval": [{"path": tiny.prompts, "limit": 3}]}
+    more = override(settings, ppo={"iterations": 4, "minibatches": 2, "kl": kl}, data=held_out)
+    more = override(more, checkpoint={"every_steps": 100}, eval={"every_steps": 5})
+    straight = run_stage("ppo", more | {"run_dir": "straight"}, work)
+    generate, objective, calls = TransformersEngine.generate, ppo.Learner.objective, []
+
+    def interrupted_generate(engine: TransformersEngine, *request: object) -> object:
+        calls.append("sampling" if len(request[0]) == 8 else "evaluation")
+        if where != "minibatch" and calls.count(where) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return generate(engine, *request)
+
+    def interrupted_objective(learner: ppo.Learner, batch: object) -> object:
+        calls.append("minibatch")
+        if where == "minibatch" and calls.count(where) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return objective(learner, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransformersEngine, "generate", interrupted_generate)
+        patch.setattr(ppo.Learner, "objective", interrupted_objective)
+        step = {"sampling": 4, "minibatch": 8, "evaluation": 8}[where]
+        with pytest.raises(Preempted, match=f"after step {step}, checkpoint saved"):
+            run_stage("ppo", more, work)
+    run = run_stage("ppo", more, work)
+    weights = [(r.dir.model / "model.safetensors").read_bytes() for r in (run, straight)]
+    assert weights[0] == weights[1]
+    assert metrics_of(run.dir) == metrics_of(straight.dir)
 
 
 def test_facts_that_are_not_numbers_survive_a_checkpoint(settings: Settings, work: Path):
