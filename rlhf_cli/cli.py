@@ -19,7 +19,7 @@ from typer.core import TyperGroup
 
 import rlhf_cli
 from rlhf_cli.config.problems import ConfigProblems
-from rlhf_cli.errors import UsageError
+from rlhf_cli.errors import UnavailableError, UsageError
 from rlhf_cli.run.failures import EXIT_INTERRUPTED
 from rlhf_cli.run.outcome import Outcome
 
@@ -181,6 +181,7 @@ def _run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) ->
     from rlhf_cli.run.session import open_run
 
     outcome.run_dir = root = Path(loaded.config.run_dir)
+    _refuse_many_processes()
     spec = RunSpec(
         stage=loaded.stage,
         root=root,
@@ -198,6 +199,16 @@ def _run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) ->
         outcome.run = run
         run.finish(_import_stage(loaded.stage).run(loaded.config, run))
     outcome.complete("completed", run.manifest)
+
+
+def _refuse_many_processes() -> None:
+    world_size = os.environ.get("WORLD_SIZE", "1")
+    if world_size != "1":
+        raise UnavailableError(
+            f"a run is one process for now, and the launcher started {world_size}",
+            where="WORLD_SIZE",
+            fix="start one process: rlhf without torchrun",
+        )
 
 
 def _import_stage(stage: str) -> ModuleType:

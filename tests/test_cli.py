@@ -289,3 +289,10 @@ def test_python_m_is_the_same_program():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert json.loads(done.stdout)["exit_code"] == 2
+
+
+def test_a_launcher_of_many_processes_is_refused(rlhf, stage, config, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = rlhf("sft", "--config", config, "--json")
+    assert done.code == 69
+    assert "one process" in parse(done)["error"]["message"]

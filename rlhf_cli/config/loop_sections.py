@@ -23,7 +23,7 @@ class Optim(Section):
     warmup: Decay = 0.03
     """Share of all steps over which the learning rate rises linearly to its peak."""
     final_lr_ratio: Fraction = 0.0
-    """Learning rate at the last step, relative to the peak."""
+    """What the learning rate falls to by the end, relative to the peak."""
     clip_norm: Positive = 1.0
     """Largest norm of the gradient; longer gradients are scaled down to it."""
 
@@ -81,7 +81,7 @@ class Log(Section):
     """How often to report."""
 
     every_steps: Count = 10
-    """Optimizer steps between two printed lines; the metrics file has every step."""
+    """Optimizer steps that each line of metrics.jsonl, and of the progress, is the mean of."""
 
 
 class Eval(Section):

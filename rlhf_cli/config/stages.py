@@ -96,7 +96,7 @@ class DpoConfig(RowTrainingConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse(_start_refusals(self.model))
+        refuse(_start_refusals(self.model) + _dropout_refusals(self.model))
         return self
 
 
@@ -120,7 +120,7 @@ class PpoConfig(TrainingConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refusals = _start_refusals(self.model)
+        refusals = _start_refusals(self.model) + _dropout_refusals(self.model)
         if self.critic.init == "reward" and not any(isinstance(r, ModelReward) for r in self.reward):
             message = "`reward` needs a source with `kind: model` in reward"
             refusals.append(
@@ -197,3 +197,10 @@ def _start_refusals(model: Model) -> list[Refusal]:
             "model.from_scratch", "only `rlhf sft` makes a model", "set `model.path` to the run of an sft"
         )
     ]
+
+
+def _dropout_refusals(model: Model) -> list[Refusal]:
+    if model.lora is None or model.lora.dropout == 0:
+        return []
+    message = "has no effect here: dropout would make a model disagree with itself"
+    return [Refusal("model.lora.dropout", message, "remove it")]

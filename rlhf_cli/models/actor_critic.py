@@ -13,7 +13,7 @@ from torch import Tensor
 from rlhf_cli.config.sections import Model
 from rlhf_cli.models.device import Autocast, autocast_for, disable_dropout, num_parameters
 from rlhf_cli.models.heads import Critic, open_critic
-from rlhf_cli.models.load import LoadedModel, Vocabulary, load_reference, open_policy
+from rlhf_cli.models.load import LoadedModel, Vocabulary, load_frozen, load_reference, open_policy
 from rlhf_cli.models.scoring import labelled_logprobs, labelled_logprobs_and_entropy
 
 if TYPE_CHECKING:
@@ -104,9 +104,10 @@ def open_actors(
     """
     policy = open_policy(section, vocabulary, seed)
     frozen = None
-    if section.lora is None or reference is not None:
-        revision = None if reference else section.revision
-        frozen = load_reference(reference or policy.path, revision, vocabulary)
+    if reference is not None:
+        frozen = load_reference(reference, vocabulary)
+    elif section.lora is None:
+        frozen = load_frozen(section, vocabulary)
     critic = open_critic(section, vocabulary, critic_from, seed=seed)
     for model in (policy.model, critic):
         disable_dropout(model)

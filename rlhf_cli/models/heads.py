@@ -101,6 +101,12 @@ def read_score_scale(path: str) -> ScoreScale | None:
     if not manifest.exists():
         return None
     stored = json.loads(manifest.read_text(encoding="utf-8"))["extra"].get("score_scale")
+    if stored and not stored["std"] > 0:
+        raise DataError(
+            "the reward model gives every answer the same score, so there is nothing to learn from it",
+            where=path,
+            fix="look at its eval/accuracy; train it on more pairs or longer",
+        )
     return ScoreScale(**stored) if stored else None
 
 

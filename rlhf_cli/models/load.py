@@ -139,14 +139,19 @@ def load_policy(section: Model, vocabulary: Vocabulary) -> LoadedModel:
 def load_policy_for_sampling(path: str, revision: str | None = None) -> LoadedModel:
     """Load a frozen model in eval mode, to sample or score with."""
     section = Model(path=path, revision=revision)
-    loaded = load_policy(section, load_vocabulary(section))
+    return load_frozen(section, load_vocabulary(section))
+
+
+def load_frozen(section: Model, vocabulary: Vocabulary) -> LoadedModel:
+    """Load the configured model as it is, without adapters, in eval mode."""
+    loaded = load_policy(section.model_copy(update={"lora": None}), vocabulary)
     loaded.model.eval().requires_grad_(False)
     return loaded
 
 
-def load_reference(path: str, revision: str | None, vocabulary: Vocabulary) -> LoadedModel:
+def load_reference(path: str, vocabulary: Vocabulary) -> LoadedModel:
     """Load a frozen model to compare a policy with. Raises DataError when it reads other token ids."""
-    loaded = load_policy_for_sampling(path, revision)
+    loaded = load_policy_for_sampling(path)
     if not tokenizers_agree(loaded.vocabulary.tokenizer, vocabulary.tokenizer):
         raise DataError(
             f"the reference {path} has another tokenizer than the model",

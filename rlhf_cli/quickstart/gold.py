@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from rlhf_cli.quickstart import world
 
-WEIGHTS = {"fact": 0.4, "courtesy": 0.2, "concise": 0.2, "form": 0.2}
+WEIGHTS = {"fact": 0.4, "courtesy": 0.3, "concise": 0.15, "form": 0.15}
 ENOUGH_WORDS = 16
 MANY_WORDS = 30
 TIE = 0.07

@@ -19,7 +19,7 @@ class Sizes:
 
     base: int = 7000
     demonstrations: int = 3000
-    collect_prompts: int = 2400
+    collect_prompts: int = 3600
     ppo_prompts: int = 2048
     eval_prompts: int = 256
 

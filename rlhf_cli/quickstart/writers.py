@@ -13,7 +13,7 @@ class Habits:
 
     wrong: float = 0.30
     evasive: float = 0.05
-    polite: float = 0.30
+    polite: float = 0.35
     rude: float = 0.25
     rambling: float = 0.35
     cut_off: float = 0.12

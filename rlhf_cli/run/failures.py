@@ -23,6 +23,9 @@ def known_failure(error: BaseException) -> RlhfError | None:
     if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
         where = str(error.filename) if error.filename else None
         return ResourceError("the disk, or your quota on it, is full", where=where, fix="Free some space.")
+    # safetensors reports the disk's refusal as an error of its own, with the number in its text.
+    if type(error).__name__ == "SafetensorError" and any(f"os error {n}" in str(error) for n in _DISK_ERRNOS):
+        return ResourceError("the disk, or your quota on it, is full", fix="Free some space.")
     if _is_out_of_memory(error):
         return ResourceError("out of memory", where=str(error).partition("\n")[0] or None, fix=_LESS_MEMORY)
     return None

@@ -21,6 +21,7 @@ from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.data.loader import RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
 from rlhf_cli.data.reference import with_reference
+from rlhf_cli.errors import Preempted
 from rlhf_cli.models import device
 from rlhf_cli.models.load import (
     LoadedModel,
@@ -52,7 +53,7 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
     data = attach_reference(config, run, policy, autocast, data)
     source = walk(config, vocabulary, data)
-    learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
+    learner = Learner(policy, autocast, config.loss, source, data.eval)
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
@@ -127,9 +128,7 @@ def attach_reference(
     config: DpoConfig, run: Run, policy: LoadedModel, autocast: device.Autocast, data: Prepared[EncodedPair]
 ) -> Prepared[EncodedPair]:
     """Score all pairs with the reference, which is the policy before its first step unless one is configured."""
-    reference = (
-        policy if config.reference is None else load_reference(config.reference, None, policy.vocabulary)
-    )
+    reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
     if reference is not policy:
         run.add_parent("reference", reference.path, reference.digest)
 
@@ -139,6 +138,10 @@ def attach_reference(
         order = sorted(range(len(pairs)), key=lambda i: -pair_length(pairs[i]))
         chunk = max(1, _micro_tokens(config) // (2 * pair_length(pairs[order[0]]))) if order else 1
         for start in range(0, len(order), chunk):
+            if run.stop.requested:
+                raise Preempted(
+                    "interrupted while the reference scored the pairs", fix="run the same command again"
+                )
             chosen = order[start : start + chunk]
             batch = collate_pairs([pairs[i] for i in chosen], policy.vocabulary.pad_id).to(policy.device)
             sums, _ = completion_logprobs(reference, autocast, batch)
@@ -152,7 +155,7 @@ def attach_reference(
             folder=run.dir.root / "cache",
             model_digest=f"{reference.digest} {config.train.precision}",
         )
-        for pairs in (data.train, data.eval)
+        for pairs in (data.train, data.eval[: config.eval.max_rows])
     )
     return dataclasses.replace(data, train=train, eval=held_out)
 

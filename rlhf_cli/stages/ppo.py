@@ -45,7 +45,7 @@ from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
 
-_RATIO_TOLERANCE = 1e-3
+_RATIO_TOLERANCE = 1e-2
 
 
 def run(config: PpoConfig, run: Run) -> StageResult:
