@@ -51,7 +51,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        message, fix = "there is no such file", "check the path, or write a first one with `rlhf init`"
+        message, fix = "there is no such file", "check the path; configs/ holds files to start from"
     except IsADirectoryError:
         message, fix = "this is a directory, not a YAML file", "name the file in it"
     except (OSError, ValueError) as error:

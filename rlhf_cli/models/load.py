@@ -189,6 +189,12 @@ def count_parameters(section: Model, vocabulary: Vocabulary) -> tuple[int, int]:
     return num_parameters(model), num_parameters(model, trainable_only=True)
 
 
+def parameters_in_words(section: Model, vocabulary: Vocabulary) -> str:
+    """Say how large the model is and how much of it learns."""
+    total, trainable = count_parameters(section, vocabulary)
+    return f"model: {total:,} parameters, {trainable:,} trainable"
+
+
 def _llama_config(section: FromScratch, tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
     return LlamaConfig(
         vocab_size=len(tokenizer),

@@ -49,8 +49,8 @@ FACETS = (
         ("Where does {} come from?", "Which country is {} from?"),
     ),
 )
-OPENERS = ("Of course!", "Gladly!", "What a good question!")
-CLOSERS = ("Have a lovely day!", "Enjoy your visit!")
+OPENERS = ("Of course!", "Gladly!")
+CLOSERS = ("Have a lovely day!",)
 RUDE_OPENERS = ("Read the sign.", "Not again.", "Make it quick.", "What a silly question.")
 RUDE_CLOSERS = ("Now move along.", "Stop asking me.", "Leave me alone.")
 EVASIONS = ("I am not sure.", "Nobody told me that.", "Maybe the keeper knows.")

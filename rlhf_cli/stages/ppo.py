@@ -29,8 +29,8 @@ from rlhf_cli.models.heads import ScoreScale, load_reward_model
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
-    count_parameters,
     load_vocabulary,
+    parameters_in_words,
 )
 from rlhf_cli.models.save import save_trained
 from rlhf_cli.reward.build import build_scorers
@@ -165,11 +165,10 @@ def num_iterations(config: PpoConfig, num_prompts: int) -> int:
 def plan(config: PpoConfig) -> str:
     """Say what a run would do: data, parameters, iterations, steps."""
     vocabulary, data = prepare(config)
-    total, trainable = count_parameters(config.model, vocabulary)
     iterations = num_iterations(config, len(data.train))
     steps = iterations * config.ppo.epochs * config.ppo.minibatches
     return (
-        f"{data.text}\npolicy: {total:,} parameters, {trainable:,} trainable; the critic is a model of its own\n"
+        f"{data.text}\n{parameters_in_words(config.model, vocabulary)}; the critic is a model of its own\n"
         f"iterations: {iterations} of {config.rollout.batch_size} answers, {steps} optimizer steps"
     )
 

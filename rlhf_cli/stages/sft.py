@@ -31,10 +31,10 @@ from rlhf_cli.models.device import (
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
-    count_parameters,
     load_vocabulary,
     make_vocabulary,
     open_policy,
+    parameters_in_words,
 )
 from rlhf_cli.models.save import save_trained
 from rlhf_cli.models.scoring import labelled_logprobs
@@ -95,9 +95,8 @@ class Learner:
 def plan(config: SftConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
-    total, trainable = count_parameters(config.model, vocabulary)
-    num_steps = walk(config, vocabulary, data).num_steps
-    return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable\nsteps: {num_steps}"
+    size = parameters_in_words(config.model, vocabulary)
+    return f"{data.text}\n{size}\nsteps: {walk(config, vocabulary, data).num_steps}"
 
 
 def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:

@@ -28,7 +28,7 @@ from rlhf_cli.models.device import (
     set_up_training,
 )
 from rlhf_cli.models.heads import last_token_scores, load_classifier
-from rlhf_cli.models.load import LoadedModel, Vocabulary, count_parameters, load_vocabulary
+from rlhf_cli.models.load import LoadedModel, Vocabulary, load_vocabulary, parameters_in_words
 from rlhf_cli.models.save import save_trained
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
@@ -121,9 +121,10 @@ class Learner:
 def plan(config: TrainRmConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
-    total, trainable = count_parameters(config.model, vocabulary)
     num_steps = walk(config, vocabulary, data).num_steps
-    return f"{data.text}\nmodel: {total:,} parameters, {trainable:,} trainable, and a score head\nsteps: {num_steps}"
+    return (
+        f"{data.text}\n{parameters_in_words(config.model, vocabulary)}, and a score head\nsteps: {num_steps}"
+    )
 
 
 def prepare(config: TrainRmConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
