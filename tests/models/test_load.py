@@ -108,10 +108,10 @@ def test_a_model_from_scratch_follows_the_seed() -> None:
 
 def test_a_reference_reads_the_same_ids(tmp_path: Path) -> None:
     path = saved(tmp_path)
-    assert load_reference(path, None, load_vocabulary(Model(path=path))).path == path
+    assert load_reference(path, load_vocabulary(Model(path=path))).path == path
     stranger = Vocabulary(train_tokenizer(["hello there"] * 3, 262), (0,), None)
     with pytest.raises(DataError, match="another tokenizer"):
-        load_reference(path, None, stranger)
+        load_reference(path, stranger)
 
 
 @pytest.mark.parametrize("name", ["llama", "tied llama", "gpt2", "qwen3"])
