@@ -8,6 +8,7 @@ stamp="$venv/installed"
 
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 export HF_HUB_OFFLINE=1
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}" # spinning threads cost a shared machine more than waking them does
 export TOKENIZERS_PARALLELISM=false
 
 # With stdin closed, the next opened file would become descriptor 0.
