@@ -14,16 +14,20 @@ from rlhf_cli.config.base import (
     Section,
     refuse,
 )
+from rlhf_cli.config.collect_sections import (
+    Candidate,
+    Export,
+    Generation,
+    Labeler,
+    RuleLabeler,
+    TerminalLabeler,
+)
 from rlhf_cli.config.loop_sections import Checkpoint, Eval, Log, Loop, Optim, PpoOptim, Train
 from rlhf_cli.config.stage_sections import (
-    Candidate,
     Critic,
     DpoLoss,
-    Export,
     FunctionReward,
-    Generation,
     Kl,
-    Labeler,
     LengthReward,
     ModelReward,
     Ppo,
@@ -31,9 +35,7 @@ from rlhf_cli.config.stage_sections import (
     RewardSource,
     RmLoss,
     Rollout,
-    RuleLabeler,
     SftLoss,
-    TerminalLabeler,
 )
 
 __all__ = [
