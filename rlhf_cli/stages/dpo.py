@@ -128,6 +128,7 @@ def attach_reference(
     config: DpoConfig, run: Run, policy: LoadedModel, autocast: device.Autocast, data: Prepared[EncodedPair]
 ) -> Prepared[EncodedPair]:
     """Score all pairs with the reference, which is the policy before its first step unless one is configured."""
+    run.event("reference")
     reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
     if reference is not policy:
         run.add_parent("reference", reference.path, reference.digest)

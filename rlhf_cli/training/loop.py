@@ -58,6 +58,7 @@ class Trainer(Generic[B]):
         Raises Preempted with a checkpoint on disk when asked to stop, DivergedError when numbers break.
         """
         self._resume()
+        self._run.event("training", step=self._updater.step_count)
         with self._run.progress(self._source.num_steps, start=self._updater.step_count) as bar:
             try:
                 self._evaluate_if_due(bar)
