@@ -12,8 +12,9 @@ from torch import Tensor
 
 from rlhf_cli.config.sections import Model
 from rlhf_cli.models.device import Autocast, autocast_for, disable_dropout, num_parameters
-from rlhf_cli.models.heads import Critic, open_critic
-from rlhf_cli.models.load import LoadedModel, Vocabulary, load_frozen, load_reference, open_policy
+from rlhf_cli.models.heads import Critic, RewardModel, open_critic
+from rlhf_cli.models.load import LoadedModel, load_frozen, load_reference
+from rlhf_cli.models.locate import locate
 from rlhf_cli.models.scoring import labelled_logprobs, labelled_logprobs_and_entropy
 
 if TYPE_CHECKING:
@@ -89,27 +90,34 @@ def to_columns(flat: Tensor, columns: Tensor) -> Tensor:
 
 def open_actors(
     section: Model,
-    vocabulary: Vocabulary,
+    policy: LoadedModel,
+    reward: RewardModel | None,
     *,
     reference: str | None,
-    critic_from: str | None,
     seed: int,
     precision: str,
     temperature: float,
 ) -> ActorCritic:
-    """Load the three without dropout.
+    """Open what PPO needs beside the policy, and switch dropout off in what learns.
 
-    `reference` None is the policy as it starts: its adapters off under LoRA, a frozen copy without. `critic_from`
-    is the reward model the critic starts as; None starts it from the policy's base with a new head.
+    The reference is the policy as it starts unless it is given: its adapters off under LoRA, a frozen copy
+    without. The critic starts as `reward`, or, without one, from the policy's base with a new head.
     """
-    policy = open_policy(section, vocabulary, seed)
-    frozen = None
-    if reference is not None:
-        frozen = load_reference(reference, vocabulary)
-    elif section.lora is None:
-        frozen = load_frozen(section, vocabulary)
-    critic = open_critic(section, vocabulary, critic_from, seed=seed)
+    critic = open_critic(section, policy, reward, seed=seed)
     for model in (policy.model, critic):
         disable_dropout(model)
+    frozen = _open_reference(section, policy, reference)
     autocast = autocast_for(precision, policy.device, num_parameters(policy.model))
     return ActorCritic(policy, frozen, critic, autocast=autocast, temperature=temperature)
+
+
+def _open_reference(section: Model, policy: LoadedModel, reference: str | None) -> LoadedModel | None:
+    """Load the reference; None where it is the policy with its adapters off."""
+    is_start = reference is None or (policy.digest and locate(reference).digest == policy.digest)
+    if is_start and section.lora is not None:
+        return None
+    return (
+        load_frozen(section, policy.vocabulary)
+        if reference is None
+        else load_reference(reference, policy.vocabulary)
+    )

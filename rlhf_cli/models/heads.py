@@ -7,12 +7,13 @@ A reward model reads the head at the last token of a row (the EOS); a critic rea
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from rlhf_cli.config.sections import Model
+from rlhf_cli.config.sections import Lora, Model
 from rlhf_cli.errors import DataError
 from rlhf_cli.models.device import disable_dropout, pick_device
 from rlhf_cli.models.load import (
@@ -22,10 +23,12 @@ from rlhf_cli.models.load import (
     fit_embeddings,
     load_vocabulary,
     quiet_loading,
+    quiet_peft,
     wrap_lora,
 )
 from rlhf_cli.models.locate import locate
-from rlhf_cli.run.directory import RunDir
+from rlhf_cli.models.one_base import adapter_on, classifier_twin
+from rlhf_cli.run.directory import RunDir, digest_dir
 
 
 def load_classifier(section: Model, vocabulary: Vocabulary, *, new_head_seed: int | None) -> LoadedModel:
@@ -137,21 +140,75 @@ class Critic(nn.Module):
         return (values.float() - self.scale.mean) / self.scale.std
 
 
-def load_reward_model(path: str) -> tuple[LoadedModel, ScoreScale | None]:
-    """Load a trained reward model, frozen, with the scale its run stored."""
-    section = Model(path=path)
-    loaded = load_classifier(section, load_vocabulary(section), new_head_seed=None)
-    loaded.model.eval().requires_grad_(False)
-    return loaded, read_score_scale(path)
+@dataclass(frozen=True, slots=True)
+class RewardModel:
+    """A frozen reward model, and how its scores become rewards.
 
-
-def open_critic(policy: Model, vocabulary: Vocabulary, reward_model: str | None, *, seed: int) -> Critic:
-    """Load the critic: the reward model with its head, or, without one, the policy's base with a new head.
-
-    Under LoRA the critic gets adapters of its own, of the policy's shape.
+    on_policy_base   it is an adapter on the policy's own weights
     """
-    if reward_model is None:
-        return Critic(load_classifier(policy, vocabulary, new_head_seed=seed), ScoreScale())
-    section = Model(path=reward_model, attention=policy.attention, lora=policy.lora)
-    loaded = load_classifier(section, load_vocabulary(section), new_head_seed=None)
-    return Critic(loaded, read_score_scale(reward_model) or ScoreScale())
+
+    loaded: LoadedModel
+    scale: ScoreScale | None
+    on_policy_base: bool
+
+
+def load_reward_model(path: str, policy: LoadedModel | None = None) -> RewardModel:
+    """Load a trained reward model, frozen, with the scale its run stored.
+
+    One that was trained with LoRA on the model `policy` started as is its adapter and head on `policy`'s own base.
+    """
+    section = Model(path=path)
+    adapter = None if policy is None else adapter_on(path, policy)
+    if policy is not None and adapter is not None:
+        loaded = _with_adapter(policy, section, adapter, trainable=False)
+    else:
+        loaded = load_classifier(section, load_vocabulary(section), new_head_seed=None)
+    loaded.model.eval().requires_grad_(False)
+    return RewardModel(loaded, read_score_scale(path), on_policy_base=adapter is not None)
+
+
+def open_critic(section: Model, policy: LoadedModel, reward: RewardModel | None, *, seed: int) -> Critic:
+    """Make the critic: the reward model with its head, or, without one, the policy's base with a new head.
+
+    `section` is the policy's. Under LoRA the critic's base is shared, with the policy or else with the reward
+    model; it learns the reward model's own adapter where there is one, else a new one of the policy's shape.
+    """
+    if reward is None:
+        if section.lora is None:
+            return Critic(load_classifier(section, policy.vocabulary, new_head_seed=seed), ScoreScale())
+        return Critic(_with_new_adapter(policy, section.lora, new_head_seed=seed), ScoreScale())
+    loaded, scale = reward.loaded, reward.scale or ScoreScale()
+    own = Model(path=loaded.path, attention=section.attention)
+    if section.lora is None:
+        return Critic(load_classifier(own, loaded.vocabulary, new_head_seed=None), scale)
+    adapter = adapter_on(loaded.path, policy)
+    if adapter is not None:
+        return Critic(_with_adapter(policy, own, adapter, trainable=True), scale)
+    return Critic(_with_new_adapter(loaded, section.lora, new_head_seed=None), scale)
+
+
+def _with_adapter(policy: LoadedModel, section: Model, adapter: Path, *, trainable: bool) -> LoadedModel:
+    """Put a trained adapter and its head on a twin of the policy's base."""
+    from peft import PeftModel
+
+    assert section.path is not None
+    twin = classifier_twin(policy.core)
+    disable_dropout(twin)
+    with quiet_peft():
+        wrapped = PeftModel.from_pretrained(twin, adapter, is_trainable=trainable)
+    wrapped.to(policy.device)
+    model = cast(PreTrainedModel, wrapped)
+    return LoadedModel(
+        model, twin, load_vocabulary(section), policy.device, section.path, digest_dir(adapter)
+    )
+
+
+def _with_new_adapter(base: LoadedModel, lora: Lora, *, new_head_seed: int | None) -> LoadedModel:
+    """Put a new adapter on a twin of `base`, with a new head (`new_head_seed`) or a copy of its head (None)."""
+    twin = classifier_twin(base.core)
+    disable_dropout(twin)
+    if new_head_seed is not None:
+        _init_head(score_head(twin), new_head_seed)
+    model = wrap_lora(twin, lora, task="SEQ_CLS")
+    nn.Module.to(model, base.device)
+    return LoadedModel(model, twin, base.vocabulary, base.device, base.path, base.digest)

@@ -1,7 +1,8 @@
 """Load causal language models: for training (full weights or LoRA), for sampling, or from scratch."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
@@ -224,14 +225,21 @@ def wrap_lora(model: PreTrainedModel, lora: Lora, *, task: str) -> PreTrainedMod
         modules_to_save=["score"] if task == "SEQ_CLS" else None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's layers
     )
-    with warnings.catch_warnings():  # peft asks transformers by a name it is about to drop
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_peft():
         wrapped = get_peft_model(model, config)
     # Adapters learn in fp32 whatever the base is kept in.
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return cast(PreTrainedModel, wrapped)  # quacks like one: attributes pass through to the model inside
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Silence a warning that is not the user's: peft asks transformers by a name it is about to drop."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
 
 
 def fit_embeddings(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

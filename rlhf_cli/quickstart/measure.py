@@ -123,8 +123,9 @@ class Grader:
     @staticmethod
     def open(rm: Path, sft: LoadedModel) -> "Grader":
         """Load the reward model, to score on the scale its run stored."""
-        loaded, stored = load_reward_model(str(rm))
-        scale, micro_tokens = stored or ScoreScale(), micro_tokens_for("auto", sft.device)
+        reward = load_reward_model(str(rm))
+        loaded, scale = reward.loaded, reward.scale or ScoreScale()
+        micro_tokens = micro_tokens_for("auto", sft.device)
         scorer = TrainedScorer(
             loaded.model,
             loaded.vocabulary.pad_id,

@@ -1,6 +1,6 @@
 """From configured reward sources to scorers with their weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 
 from rlhf_cli.config.sections import FunctionReward, LengthReward, ModelReward, RegexReward, RewardSource
 from rlhf_cli.errors import DataError
@@ -15,13 +15,13 @@ from rlhf_cli.reward.trained import TrainedScorer
 
 def build_scorers(
     sources: Sequence[RewardSource],
-    load: Callable[[str], tuple[LoadedModel, ScoreScale]],
+    reward_models: Mapping[str, tuple[LoadedModel, ScoreScale]],
     vocabulary: Vocabulary,
     *,
     micro_tokens: int,
     autocast: Autocast,
 ) -> list[tuple[Scorer, float]]:
-    """Make one (scorer, weight) per source; `load` opens the reward model at a path, frozen, with its scale.
+    """Make one (scorer, weight) per source; `reward_models` are frozen, by path, with their scales.
 
     Raises DataError when a reward model reads other token ids than the policy writes.
     """
@@ -29,7 +29,7 @@ def build_scorers(
     def build(source: RewardSource) -> Scorer:
         match source:
             case ModelReward(path=path):
-                loaded, scale = load(path)
+                loaded, scale = reward_models[path]
                 require_agreement(loaded, vocabulary)
                 return TrainedScorer(
                     loaded.model,

@@ -25,11 +25,12 @@ from rlhf_cli.data.prepare import Prepared, encode_prompts, make_encoder_of, pro
 from rlhf_cli.errors import DivergedError
 from rlhf_cli.models import device
 from rlhf_cli.models.actor_critic import ActorCritic, open_actors
-from rlhf_cli.models.heads import ScoreScale, load_reward_model
+from rlhf_cli.models.heads import RewardModel, ScoreScale, load_reward_model
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
     load_vocabulary,
+    open_policy,
     parameters_in_words,
 )
 from rlhf_cli.models.save import save_trained
@@ -52,11 +53,11 @@ def run(config: PpoConfig, run: Run) -> StageResult:
     """Train the policy on the rewards of its own answers and write it to the run."""
     vocabulary, data = prepare(config)
     data.publish(run)
-    actors = open_models(config, vocabulary, run)
+    actors, rewards = open_models(config, vocabulary, run)
     experience = Experience(
         actors,
         open_engine(config, actors, run),
-        Scoring(open_scorers(config, actors, run), config.ppo, actors.policy.device),
+        Scoring(open_scorers(config, actors, rewards), config.ppo, actors.policy.device),
         data.train,
         rollout=config.rollout,
         settings=config.ppo,
@@ -183,24 +184,43 @@ def prepare(config: PpoConfig) -> tuple[Vocabulary, Prepared[EncodedPrompt]]:
     return vocabulary, encode_prompts(records, make_encoder, room_for_answer=config.rollout.max_new_tokens)
 
 
-def open_models(config: PpoConfig, vocabulary: Vocabulary, run: Run) -> ActorCritic:
-    """Load policy, reference and critic, and record what they come from."""
-    reward_models = [source.path for source in config.reward if isinstance(source, ModelReward)]
+def open_models(
+    config: PpoConfig, vocabulary: Vocabulary, run: Run
+) -> tuple[ActorCritic, dict[str, RewardModel]]:
+    """Load policy, reward models, reference and critic, and record what they come from."""
+    policy = open_policy(config.model, vocabulary, config.seed)
+    run.add_parent("model", policy.path, policy.digest)
+    rewards = {
+        source.path: open_reward_model(source.path, policy, run)
+        for source in config.reward
+        if isinstance(source, ModelReward)
+    }
     actors = open_actors(
         config.model,
-        vocabulary,
+        policy,
+        next(iter(rewards.values())) if config.critic.init == "reward" else None,
         reference=config.reference,
-        critic_from=reward_models[0] if config.critic.init == "reward" else None,
         seed=config.seed,
         precision=config.train.precision,
         temperature=config.rollout.temperature,
     )
-    run.add_parent("model", actors.policy.path, actors.policy.digest)
-    for core in (actors.policy.core, actors.critic.core):
+    for core in (policy.core, actors.critic.core):
         device.set_up_training(core, config.train)
     if actors.reference is not None:
         run.add_parent("reference", actors.reference.path, actors.reference.digest)
-    return actors
+    return actors, rewards
+
+
+def open_reward_model(path: str, policy: LoadedModel, run: Run) -> RewardModel:
+    """Load a reward model, and say what is particular about it."""
+    reward = load_reward_model(path, policy)
+    run.add_parent("reward", path, reward.loaded.digest)
+    if reward.scale is None:
+        run.say(f"{path} stores no score scale (mean, std); its raw scores are the reward")
+    if policy.model is not policy.core:
+        place = "an adapter on the policy's base" if reward.on_policy_base else "weights of its own"
+        run.say(f"reward model {path}: {place}")
+    return reward
 
 
 def open_engine(config: PpoConfig, actors: ActorCritic, run: Run) -> Engine:
@@ -215,19 +235,13 @@ def open_engine(config: PpoConfig, actors: ActorCritic, run: Run) -> Engine:
     )
 
 
-def open_scorers(config: PpoConfig, actors: ActorCritic, run: Run) -> list[tuple[Scorer, float]]:
-    """Load what is rewarded; scores of a model without a stored scale are used as they are."""
-
-    def load(path: str) -> tuple[LoadedModel, ScoreScale]:
-        loaded, scale = load_reward_model(path)
-        run.add_parent("reward", path, loaded.digest)
-        if scale is None:
-            run.say(f"{path} stores no score scale (mean, std); its raw scores are the reward")
-        return loaded, scale or ScoreScale()
-
+def open_scorers(
+    config: PpoConfig, actors: ActorCritic, rewards: Mapping[str, RewardModel]
+) -> list[tuple[Scorer, float]]:
+    """Make what scores the answers; scores of a model without a stored scale are used as they are."""
     return build_scorers(
         config.reward,
-        load,
+        {path: (reward.loaded, reward.scale or ScoreScale()) for path, reward in rewards.items()},
         actors.policy.vocabulary,
         micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
         autocast=actors.autocast,

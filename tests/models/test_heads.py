@@ -21,7 +21,7 @@ from rlhf_cli.models.heads import (
     read_score_scale,
     score_head,
 )
-from rlhf_cli.models.load import LoadedModel
+from rlhf_cli.models.load import LoadedModel, open_policy
 from rlhf_cli.models.save import save_model
 
 LENGTHS = [9, 5, 7]
@@ -102,25 +102,34 @@ def reward_run(tmp_path: Path, lora: Lora | None = None) -> tuple[str, Tensor]:
     save_model(
         loaded.model, loaded.vocabulary, root / "model", adapter_dir=root / "adapter" if lora else None
     )
-    manifest = {"status": "completed", "argv": [], "extra": {"score_scale": {"mean": 1.5, "std": 0.5}}}
+    parents = [{"role": "model", "path": loaded.path, "digest": loaded.digest}]
+    scale = {"score_scale": {"mean": 1.5, "std": 0.5}}
+    manifest = {"status": "completed", "argv": [], "parents": parents, "extra": scale}
     (root / "manifest.json").write_text(json.dumps(manifest))
     return str(root), expected
+
+
+def policy_of(path: Path | str, lora: Lora | None) -> tuple[Model, LoadedModel]:
+    section = Model(path=str(path), lora=lora)
+    return section, open_policy(section, vocabulary(), 0)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "lora"])
 def test_a_trained_reward_model_comes_back_with_its_scale(tmp_path: Path, lora: Lora | None) -> None:
     path, expected = reward_run(tmp_path, lora)
-    loaded, scale = load_reward_model(path)
-    assert scale == ScoreScale(1.5, 0.5)
-    torch.testing.assert_close(scores(loaded), expected, rtol=0, atol=1e-5)
-    assert not any(p.requires_grad for p in loaded.model.parameters())
-    assert not loaded.model.training
+    reward = load_reward_model(path)
+    assert reward.scale == ScoreScale(1.5, 0.5)
+    torch.testing.assert_close(scores(reward.loaded), expected, rtol=0, atol=1e-5)
+    assert not any(p.requires_grad for p in reward.loaded.model.parameters())
+    assert not reward.loaded.model.training
 
 
+@pytest.mark.parametrize("reward_lora", [None, Lora(rank=2)], ids=["full reward", "lora reward"])
 @pytest.mark.parametrize("lora", [None, Lora(rank=4)], ids=["full", "lora"])
-def test_a_critic_from_a_reward_model(tmp_path: Path, lora: Lora | None) -> None:
-    path, expected = reward_run(tmp_path)
-    critic = open_critic(Model(path=str(tmp_path / "base"), lora=lora), vocabulary(), path, seed=0).eval()
+def test_a_critic_from_a_reward_model(tmp_path: Path, lora: Lora | None, reward_lora: Lora | None) -> None:
+    path, expected = reward_run(tmp_path, reward_lora)
+    section, policy = policy_of(tmp_path / "base", lora)
+    critic = open_critic(section, policy, load_reward_model(path, policy), seed=0).eval()
     last = critic(IDS, ATTENTION).detach().gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
     torch.testing.assert_close(last, (expected - 1.5) / 0.5, rtol=0, atol=1e-5)
     trainable = [name for name, p in critic.named_parameters() if p.requires_grad]
@@ -131,17 +140,21 @@ def test_a_critic_from_a_reward_model(tmp_path: Path, lora: Lora | None) -> None
 
 def test_a_trained_head_of_an_adapter_learns(tmp_path: Path) -> None:
     path, _ = reward_run(tmp_path)
-    critic = open_critic(Model(path=path, lora=Lora(rank=4)), vocabulary(), path, seed=0)
+    section, policy = policy_of(tmp_path / "base", Lora(rank=4))
+    reward = load_reward_model(path, policy)
+    frozen = scores(reward.loaded)
+    critic = open_critic(section, policy, reward, seed=0)
     before = critic(IDS, ATTENTION).detach()
     stir(critic)
     assert not torch.allclose(critic(IDS, ATTENTION).detach(), before)
+    assert torch.equal(scores(reward.loaded), frozen)
     critic(IDS, ATTENTION).sum().backward()
     assert all(p.grad is not None for p in critic.parameters() if p.requires_grad)
 
 
 def test_a_critic_of_its_own(tmp_path: Path) -> None:
-    path = saved(tmp_path)
-    one, other = (open_critic(Model(path=path), vocabulary(), None, seed=seed) for seed in (0, 1))
+    section, policy = policy_of(saved(tmp_path), None)
+    one, other = (open_critic(section, policy, None, seed=seed) for seed in (0, 1))
     assert one.scale == ScoreScale()
     assert not torch.equal(one(IDS, ATTENTION), other(IDS, ATTENTION))
 

@@ -146,7 +146,8 @@ def test_a_critic_made_from_the_reward_model_starts_with_its_scores(
     one = override(settings, critic={"init": "reward"}, model={"lora": lora}) | {"reward": reward}
     run = run_stage("ppo", one, work)
     measured, values = seen[0]
-    model, scale = load_reward_model(str(upstream / "train-rm"))
+    reward_model = load_reward_model(str(upstream / "train-rm"))
+    model, scale = reward_model.loaded, reward_model.scale
     assert scale is not None
     ids = torch.tensor([measured.rows[0].input_ids])
     with torch.no_grad():

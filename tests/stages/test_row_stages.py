@@ -106,8 +106,9 @@ def test_train_rm_stores_the_scale_of_its_scores(lora: object, tiny: Tiny, work:
     assert scale is not None
     assert scale.mean == pytest.approx(float(scores.mean()), abs=1e-5)
     assert scale.std == pytest.approx(float(scores.std()), abs=1e-5)
-    loaded, same = load_reward_model("train-rm")
-    assert same == scale
+    reward_model = load_reward_model("train-rm")
+    loaded = reward_model.loaded
+    assert reward_model.scale == scale
     batch = collate(rows_of(tiny, [(p, a) for p, a, _ in PROMPT_ROWS]), loaded.vocabulary.pad_id)
     with torch.no_grad():
         inside = last_token_scores(loaded.model, batch.input_ids, batch.attention_mask)

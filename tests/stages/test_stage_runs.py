@@ -63,7 +63,7 @@ def outputs(model: PreTrainedModel, *, is_reward: bool) -> torch.Tensor:
 
 def load_final(run: Run) -> PreTrainedModel:
     if run.stage == "train-rm":
-        return load_reward_model(str(run.dir.root))[0].model
+        return load_reward_model(str(run.dir.root)).loaded.model
     return load_policy_for_sampling(str(run.dir.root)).model
 
 
