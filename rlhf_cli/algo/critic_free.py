@@ -13,7 +13,7 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Tensor:
     """Compare each answer with the mean of the others to its prompt: rewards [B] -> advantages [B].
 
     A_i = R_i - (sum_{j != i} R_j) / (K - 1), which is (R_i - mean) K / (K - 1). Ahmadian et al. 2024
-    (arXiv 2402.14740) eq. 8, after Kool et al. 2019.
+    (arXiv 2402.14740), the RLOO estimator, after Kool et al. 2019.
     """
     groups = rewards.view(-1, group_size)
     centered = groups - groups.mean(1, keepdim=True)
@@ -42,7 +42,7 @@ def rewards_to_go(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
         G_t = r_t + gamma G_{t+1}
 
     t + 1 is the next True of the row. With the KL penalty inside the rewards, and standardised over the whole
-    batch, these are the advantages of REINFORCE++: Hu 2025 (arXiv 2501.03262) eqs. 5-7.
+    batch, these are the advantages of REINFORCE++: Hu 2025 (arXiv 2501.03262).
     """
     rewards = rewards.masked_fill(~mask, 0.0)
     following = rewards.new_zeros(rewards.shape[0])
