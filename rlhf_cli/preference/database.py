@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rlhf_cli.errors import DataError, ResourceError, RlhfError, RunConflictError
-
-SCHEMA_VERSION = 1
+from rlhf_cli.preference.migration import bring_up_to_date
 
 _BUSY_SECONDS = 5.0
 _MOUNTS = Path("/proc/mounts")
@@ -25,24 +24,23 @@ _NETWORK = re.compile(
 )
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """Open `path`, creating it with the schema beside this file.
+def connect(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
+    """Open `path`, creating it with the schema beside this file, or migrating it from an older version.
 
-    Every commit is on disk when it returns. Raises DataError for a file that is no store of this version.
+    Every commit is on disk when it returns. With `any_thread`, whoever shares the connection takes turns by a lock
+    of their own. Raises DataError for a file that is no store, or of a version to come.
     """
     with refusing(path):
-        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=not any_thread
+        )
         connection.row_factory = sqlite3.Row
-        _configure(connection, on_network=is_network_type(file_system_type(path)))
-        tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
-        if not tables:
-            schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
-            connection.executescript(f"BEGIN IMMEDIATE; {schema}; COMMIT;")
-        elif "meta" not in tables:
-            raise DataError(
-                "an SQLite file, but not a collection", where=str(path), fix="choose another run_dir"
-            )
-        _check_version(connection, path)
+        try:
+            _configure(connection, on_network=is_network_type(file_system_type(path)))
+            bring_up_to_date(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     return connection
 
 
@@ -53,17 +51,6 @@ def _configure(connection: sqlite3.Connection, *, on_network: bool) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     # Otherwise INSERT OR REPLACE deletes rows without asking the append-only triggers.
     connection.execute("PRAGMA recursive_triggers = ON")
-
-
-def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    row = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    if row is None or row["value"] != str(SCHEMA_VERSION):
-        found = "none" if row is None else row["value"]
-        raise DataError(
-            f"schema version {found}, this program reads {SCHEMA_VERSION}",
-            where=str(path),
-            fix="use the version of rlhf that wrote it, or choose another run_dir",
-        )
 
 
 @contextmanager

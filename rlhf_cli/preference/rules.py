@@ -23,6 +23,11 @@ class RuleLabeler:
         self._noise = noise
         self._seed = seed
 
+    @property
+    def detail(self) -> dict[str, object]:
+        """Return what decides the votes besides the function."""
+        return {"noise": self._noise, "seed": self._seed}
+
     def label(self, question: Question) -> Verdict:
         """Return the rule's vote. Raises DataError when it answers with anything but a probability."""
         p_first = self._rule(last_user_text(question.prompt), question.first, question.second, question.extra)

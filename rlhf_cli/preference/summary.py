@@ -40,5 +40,6 @@ def _confounds(store: Store, votes: Sequence[Vote]) -> dict[str, list[bool]]:
         one, two = (len(response.text) for response in pair.responses)
         if one != two:
             longer.append((one > two) == (vote.winner == "1"))
-        shown_first.append(vote.winner == str(pair.first))
+        if vote.first:
+            shown_first.append(vote.winner == str(vote.first))
     return {"chosen_longer_rate": longer, "first_shown_win_rate": shown_first}

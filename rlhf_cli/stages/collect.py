@@ -23,12 +23,13 @@ from rlhf_cli.data.report import data_report, samples_text
 from rlhf_cli.errors import DataError, Preempted, RunConflictError
 from rlhf_cli.models.device import autocast_for, num_parameters
 from rlhf_cli.models.load import LoadedModel, Vocabulary, load_policy_for_sampling, load_vocabulary
+from rlhf_cli.preference.desk import Desk
 from rlhf_cli.preference.export import export_preferences
 from rlhf_cli.preference.labeler import Labeler
 from rlhf_cli.preference.rules import Rule, RuleLabeler
 from rlhf_cli.preference.store import Response, Store
 from rlhf_cli.preference.summary import summarise
-from rlhf_cli.preference.voting import collect_votes
+from rlhf_cli.preference.voting import ask_machine, ask_person
 from rlhf_cli.records import Prompt
 from rlhf_cli.rollout.engine import Engine, Sampling
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
@@ -49,7 +50,7 @@ def run(config: CollectConfig, run: Run) -> StageResult:
         for index in range(len(config.candidates)):
             sample_answers(config, index, store, run)
         pair_up(config, store)
-        have_judged(store, labeler, run)
+        have_judged(config, store, labeler, run)
         num_rows = export_preferences(store, artifact, ties=config.export.ties)
         metrics = summarise(store)
     run.say(f"{num_rows} preferences from {in_words(metrics)}")
@@ -225,9 +226,9 @@ class Answerer:
 
 
 def pair_up(config: CollectConfig, store: Store) -> None:
-    """Pair the answers, and settle by a coin for each pair which of them is shown first."""
+    """Pair the answers."""
     pairs = store.unpaired(*answer_slots(config))
-    store.add_pairs(pairs, [1 + draw(config.seed, "order", prompt_id) % 2 for prompt_id, *_ in pairs])
+    store.add_pairs(pairs)
     if not store.num_pairs(identical=False):
         raise DataError(
             "both answers are the same in every pair",
@@ -236,22 +237,31 @@ def pair_up(config: CollectConfig, store: Store) -> None:
         )
 
 
-def have_judged(store: Store, labeler: Labeler, run: Run) -> None:
-    """Ask until every pair has a vote; raise Preempted when the labeler or a signal ends it before."""
-    votes = collect_votes(store, labeler)
+def have_judged(config: CollectConfig, store: Store, labeler: Labeler, run: Run) -> None:
+    """Ask until every pair has its votes; raise Preempted when the labeler or a signal ends it before."""
     if isinstance(labeler, RuleLabeler):
-        num_votes = store.num_votes()
-        with run.progress(num_votes + len(store.undecided()), start=num_votes) as bar:
-            for num_votes in votes:
+        store.add_labeler(labeler.name, "rule", labeler.detail)
+        num_votes = store.num_votes(labeler.name)
+        total = num_votes + len(store.undecided(labeler.name))
+        with run.progress(total, start=num_votes) as bar:
+            for num_votes in ask_machine(store, labeler, config.seed):
                 bar.update(num_votes)
                 if run.stop.requested:
                     break
-    else:  # who draws the questions shows the progress, and stops when asked to
-        deque(votes, maxlen=0)
-    if left := len(store.undecided()):
-        saved = store.num_votes()
+        raise_if_unfinished(num_votes, total)
+        return
+    with Desk(store, votes_per_pair=1, overlap_fraction=0, seed=config.seed) as desk:
+        # Who draws the questions shows the progress, and stops when asked to.
+        deque(ask_person(desk, labeler), maxlen=0)
+        progress = desk.progress(labeler.name)
+        raise_if_unfinished(progress.done, progress.total)
+
+
+def raise_if_unfinished(saved: int, total: int) -> None:
+    """Raise Preempted while votes are missing."""
+    if saved < total:
         raise Preempted(
-            f"{saved} {'vote' if saved == 1 else 'votes'} saved, {left} to go",
+            f"{saved} {'vote' if saved == 1 else 'votes'} saved, {total - saved} to go",
             fix=f"run the same command again: it continues at {saved + 1}",
         )
 

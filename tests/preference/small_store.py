@@ -5,6 +5,8 @@ from collections.abc import Callable
 from rlhf_cli.preference.store import Response, Store
 from rlhf_cli.records import Message, Prompt, Text
 
+NAMES = ("ana", "ben", "child", "script", "r")
+
 MakeStore = Callable[..., Store]
 
 
@@ -29,5 +31,6 @@ def fill(store: Store, answers: list[tuple[str, str]], *, dialog: bool = False) 
     store.add_prompts([Prompt(t, f"p.jsonl:{i}", {"key": i}) for i, t in enumerate(texts, 1)])
     for sample in (0, 1):
         store.add_responses(response(i, sample, pair[sample]) for i, pair in enumerate(answers, 1))
-    pairs = store.unpaired((0, 0), (0, 1))
-    store.add_pairs(pairs, [1 + prompt_id % 2 for prompt_id, *_ in pairs])
+    store.add_pairs(store.unpaired((0, 0), (0, 1)))
+    for name in NAMES:
+        store.add_labeler(name, "human", {})
