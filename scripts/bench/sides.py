@@ -22,7 +22,8 @@ PPO_EPOCHS = 4
 class Case:
     """One comparison: a stage on the rows of a world, with what both sides are told.
 
-    `settings` overrides leaves of our configuration, `section.key` to value; TRL does not see it.
+    `reward` is PPO's reward model, the world's own without it. `settings` overrides leaves of our configuration,
+    `section.key` to value; TRL does not see it.
     """
 
     stage: str
@@ -33,6 +34,7 @@ class Case:
     batch_size: int = 8
     epochs: int = 1
     their_checkpointing: bool = True
+    reward: Path | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -100,7 +102,7 @@ def our_config(case: Case) -> dict[str, object]:
     if case.stage == "ppo":
         tree["rollout"] = {"batch_size": case.num_rows, "max_new_tokens": NEW_TOKENS}
         tree["ppo"] = {"epochs": PPO_EPOCHS, "iterations": 1}
-        lists["reward"] = [{"kind": "model", "path": str(case.world / "classifier")}]
+        lists["reward"] = [{"kind": "model", "path": str(case.reward or case.world / "classifier")}]
     else:
         tree["train"]["batch_size"] = case.batch_size
     if case.stage == "dpo":

@@ -1,6 +1,6 @@
 """Make what both sides train on: a tokenizer, two random models and the same rows, written to one folder.
 
-python -m scripts.bench.world --rows FILE --out DIR [--num-rows N] [--vocab N] [--size small|gpu]
+python -m scripts.bench.world --rows FILE --out DIR [--num-rows N] [--vocab N] [--size small|medium|gpu]
 
 Rows are Anthropic HH-RLHF JSON lines (`chosen`, `rejected`: transcripts). Each is cut before its last answer; pairs
 whose prompts differ or that have a side over 510 tokens are passed over. N of those left are trained on, spaced evenly
@@ -36,6 +36,12 @@ SHAPES = {
         "intermediate_size": 1376,
         "num_hidden_layers": 8,
         "num_attention_heads": 8,
+    },
+    "medium": {
+        "hidden_size": 1024,
+        "intermediate_size": 2752,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
     },
     "gpu": {
         "hidden_size": 896,
