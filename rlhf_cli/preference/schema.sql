@@ -156,4 +156,22 @@ JOIN presentations AS p ON p.id = v.presentation_id
 JOIN labelers AS l ON l.name = p.labeler
 LEFT JOIN demand AS d ON d.pair_id = p.pair_id;
 
+-- Replies of judges and critics, each paid for once -------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS calls (
+    id         INTEGER PRIMARY KEY,
+    cache_key  TEXT NOT NULL UNIQUE,    -- sha256 of the model's identity, messages, parameters and seed
+    model      TEXT NOT NULL,
+    reply      TEXT NOT NULL,           -- JSON: text, label probabilities, tokens, seconds
+    attempts   INTEGER NOT NULL,        -- requests sent until there was a reply
+    tokens     INTEGER NOT NULL,        -- both ways
+    cost       REAL NOT NULL,           -- at the configured prices
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+);
+
+CREATE TRIGGER IF NOT EXISTS calls_keep_update BEFORE UPDATE ON calls
+BEGIN SELECT RAISE(ABORT, 'calls are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS calls_keep_delete BEFORE DELETE ON calls
+BEGIN SELECT RAISE(ABORT, 'calls are append-only'); END;
+
 INSERT OR IGNORE INTO meta (key, value) VALUES ('schema_version', '2');
