@@ -191,7 +191,7 @@ def _run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) ->
         resolved_text=render_resolved(loaded),
         argv=["rlhf", *outcome.arguments],
     )
-    if not fresh and (manifest := find_completed(spec)):
+    if not fresh and not loaded.reopens and (manifest := find_completed(spec)):
         sys.stderr.write(f"already complete: {root} (--fresh starts anew)\n")
         outcome.complete("already_complete", manifest)
         return

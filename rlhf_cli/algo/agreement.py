@@ -141,7 +141,7 @@ def bootstrap_interval(
     parts [U, ...] are what each unit adds to the sum; clusters [U] tells which units go together, such as all those
     of one prompt. None with fewer than two clusters, or where the statistic exists in too few samples to tell.
     """
-    _, members = clusters.unique(return_inverse=True)
+    _, members = torch.unique(clusters, return_inverse=True)
     num_clusters = int(members.max()) + 1 if len(members) else 0
     if num_clusters < 2:
         return None

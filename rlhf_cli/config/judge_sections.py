@@ -94,6 +94,20 @@ class ServerChat(Section):
         return self
 
 
+MANNER = frozenset(
+    {
+        "batch_size",
+        "concurrency",
+        "timeout_seconds",
+        "retries",
+        "patience",
+        "longest_wait_seconds",
+        "prices",
+        "budget",
+    }
+)
+"""Keys of a chat model that say how it is asked, and cannot change what it answers."""
+
 Chat = Annotated[LocalChat | ServerChat, Field(discriminator="kind")]
 
 
@@ -123,7 +137,7 @@ class Judge(Section):
     temperature: NonNegative = 0.0
     """Sampling temperature of the first attempt."""
     retry_errors: bool = False
-    """Ask again about pairs that ended in an error, in a finished run too."""
+    """Ask again about pairs that ended in an error; a finished run goes on."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rlhf_cli.config.base import Section
 from rlhf_cli.config.compose import compose
 from rlhf_cli.config.explain import explain, stage_mismatch
+from rlhf_cli.config.judge_sections import MANNER
 from rlhf_cli.config.problems import ConfigProblems, in_order
 from rlhf_cli.config.render import differing_keys, find_origins, render_tree
 from rlhf_cli.config.stages import STAGES
@@ -29,7 +30,7 @@ class LoadedConfig(Generic[C]):
 
     `tree` has every default filled in. `origins` tells for each dotted key whether its value is from
     `base.yaml:5`, `--set`, `--run-dir` or is the default. `digest` is the sha256 of all that can change
-    the result: the tree without run_dir, log and checkpoint.keep.
+    the result: the tree without run_dir, log, checkpoint.keep, retry_errors and how chat models are reached and paid.
     """
 
     stage: str
@@ -39,6 +40,11 @@ class LoadedConfig(Generic[C]):
     tree: dict[str, Any]
     origins: Mapping[str, str]
     digest: str
+
+    @property
+    def reopens(self) -> bool:
+        """Whether a finished run is to go on, because what failed in it is asked again."""
+        return any(isinstance(it, dict) and it.get("retry_errors") is True for it in self.tree.values())
 
 
 def load_config(
@@ -75,8 +81,21 @@ def _validate(stage: str, document: Document) -> Section:
     return config
 
 
+def _without_manner(tree: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how chat models are reached and paid, wherever one is configured: a run may go on otherwise."""
+    kept: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            manner = MANNER if key == "chat" else ()
+            kept[key] = _without_manner({name: it for name, it in value.items() if name not in manner})
+        elif key != "retry_errors":
+            kept[key] = value
+    return kept
+
+
 def _digest(tree: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in tree.items() if key not in ("run_dir", "log")}
     if "checkpoint" in kept:
         kept["checkpoint"] = {key: value for key, value in kept["checkpoint"].items() if key != "keep"}
+    kept = _without_manner(kept)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

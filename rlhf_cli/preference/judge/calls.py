@@ -19,6 +19,10 @@ class Spent:
     tokens: int = 0
     cost: float = 0.0
 
+    def __str__(self) -> str:
+        cost = f", cost {self.cost:.4g}" if self.cost else ""
+        return f"{self.calls} calls, {self.tokens} tokens{cost}"
+
 
 class Calls:
     """The finished calls of one store, through a connection of its own."""

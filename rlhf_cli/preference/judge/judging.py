@@ -43,7 +43,12 @@ class Judge:
         """Yield each case as soon as it is judged; ends early where the chat does. Raises what the chat raises."""
         waiting = iter(cases)
         while block := list(islice(waiting, _BLOCK)):
-            yield from _Block(block, self._chat, self._template, self._settings).judge()
+            num_judged = 0
+            for judged in _Block(block, self._chat, self._template, self._settings).judge():
+                num_judged += 1
+                yield judged
+            if num_judged < len(block):  # the chat was asked to stop
+                return
 
     def requests(self, case: Case) -> list[ChatRequest]:
         """Return the first requests a case needs: to estimate what judging will cost."""
