@@ -44,10 +44,18 @@ class ActorCritic:
         self.autocast = autocast
         self._temperature = temperature
 
+    def logprobs(self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
+        """Give the policy's log-probs of response tokens [B, R] in nats, 0 where none is."""
+        with self.autocast():
+            logprobs = labelled_logprobs(
+                self.policy.model, input_ids, attention_mask, response_mask, temperature=self._temperature
+            )
+        return to_columns(logprobs, response_columns(response_mask))
+
     def logprobs_and_entropy(
         self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Give the policy's log-probs and entropies of response tokens, both [B, R] in nats, 0 where none is."""
+        """Give the policy's log-probs as above, and the detached entropies of the same columns [B, R] in nats."""
         with self.autocast():
             logprobs, entropy = labelled_logprobs_and_entropy(
                 self.policy.model, input_ids, attention_mask, response_mask, temperature=self._temperature

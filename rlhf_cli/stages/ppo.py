@@ -116,7 +116,7 @@ class Learner:
         """Sum policy and value losses over the response tokens of a micro-batch; its weight is their number."""
         tokens, mask = batch.tokens, batch.mask
         inputs = (tokens.input_ids, tokens.attention_mask, tokens.loss_mask)
-        logprobs, _ = self.actors.logprobs_and_entropy(*inputs)
+        logprobs = self.actors.logprobs(*inputs)
         values = self.actors.values(*inputs)
         policy_losses, clipped = algo.clipped_policy_loss(
             logprobs, batch.logprobs, batch.advantages, mask, clip=self.settings.clip
