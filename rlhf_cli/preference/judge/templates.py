@@ -71,13 +71,18 @@ def load_template(name: str) -> Template:
         )
     try:
         template = Template.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")), strict=True)
-    except (yaml.YAMLError, UnicodeDecodeError, ValidationError) as error:
-        words = "; ".join(str(error).splitlines()[:3])
-        raise ConfigError(
-            f"not a judge template: {words}", where=str(path), fix="compare a shipped one"
-        ) from None
+    except ValidationError as error:
+        words = "; ".join(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
+        raise _refusal(words, path) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _refusal(" ".join(str(error).split()), path) from None
     _check_slots(template, path)
     return template
+
+
+def _refusal(words: str, path: Path) -> ConfigError:
+    fix = f"write it like {SHIPPED.name}/label.yaml of this package"
+    return ConfigError(f"not a judge template: {words}", where=str(path), fix=fix)
 
 
 def _check_slots(template: Template, path: Path) -> None:
