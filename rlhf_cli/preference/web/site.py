@@ -1,5 +1,6 @@
 """What all pages share: who asks, how a page is put together, how a refusal looks."""
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hmac import compare_digest
@@ -115,7 +116,8 @@ class Site:
     def fail(self, request: Request, error: Exception) -> Response:
         """Say that something was not saved; never where: paths can name models."""
         assert isinstance(error, RlhfError)
-        if isinstance(error, RunConflictError):
+        is_transient = isinstance(error.__cause__, sqlite3.Error)  # somebody else is writing for long
+        if isinstance(error, RunConflictError) and not is_transient:
             return self._refusal(request, 409, error.message)
         return self._refusal(
             request, 503, f"{error.message}. Try again; tell the owner if it stays like this."

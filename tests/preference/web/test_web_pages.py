@@ -1,10 +1,12 @@
 """The pages as a browser without scripts uses them."""
 
+import sqlite3
+
 import pytest
 from starlette.testclient import TestClient
 from visitors import OWNER, MakePage, Page, forms_in, send, text_of
 
-from rlhf_cli.errors import ResourceError
+from rlhf_cli.errors import ResourceError, RunConflictError
 from rlhf_cli.preference.labeler import Verdict
 from rlhf_cli.preference.web.access import Member
 
@@ -86,6 +88,14 @@ def test_what_cannot_be_saved_is_said(page: Page, owner: TestClient, monkeypatch
     assert reply.status_code == 503
     assert "disk is full" in reply.json()["error"]
     assert "sft-7b" not in reply.text
+
+
+def test_a_busy_database_is_no_final_refusal(page: Page, owner: TestClient, monkeypatch: pytest.MonkeyPatch):
+    def busy(*_: object, **__: object) -> None:
+        raise RunConflictError("database is locked") from sqlite3.OperationalError()
+
+    monkeypatch.setattr(page.desk, "vote", busy)
+    assert send(owner, "/answer", winner="first", headers=JSON).status_code == 503
 
 
 def test_history_tells_the_newest_first(owner: TestClient):
