@@ -12,10 +12,9 @@ import torch
 from rlhf_cli.config.sections import Train
 from rlhf_cli.data.batches import (
     PairBatch,
+    PairLayout,
     TokenBatch,
     collate,
-    collate_pairs,
-    pair_length,
     split_by_tokens,
 )
 from rlhf_cli.data.encode import EncodedPair, EncodedText
@@ -35,6 +34,7 @@ class RowSource(Generic[R, B]):
 
     rows        encoded rows; `length` gives the padded length of one
     collate     makes a micro-batch from rows
+    cut         puts rows into micro-batches, by their lengths and the token budget
     train       batch size, and how many steps in all: `max_steps` if given, else `epochs` passes
     """
 
@@ -47,10 +47,12 @@ class RowSource(Generic[R, B]):
         train: Train,
         micro_tokens: int,
         seed: int,
+        cut: Callable[[Sequence[R], Callable[[R], int], int], list[list[R]]] = split_by_tokens,
     ) -> None:
         self._rows = rows
         self._length = length
         self._collate = collate
+        self._cut = cut
         self._batch_size = train.batch_size
         self._micro_tokens = micro_tokens
         self._seed = seed
@@ -75,7 +77,7 @@ class RowSource(Generic[R, B]):
 
     def micro_batches_of(self, rows: Sequence[R]) -> list[B]:
         """Cut rows into micro-batches by the token budget."""
-        return [self._collate(part) for part in split_by_tokens(rows, self._length, self._micro_tokens)]
+        return [self._collate(part) for part in self._cut(rows, self._length, self._micro_tokens)]
 
     def facts(self) -> Mapping[str, float]:
         """Say how far the walk is, in passes over the rows."""
@@ -105,14 +107,15 @@ def walk_texts(
 
 
 def walk_pairs(
-    pairs: Sequence[EncodedPair], pad_id: int, train: Train, *, micro_tokens: int, seed: int
+    pairs: Sequence[EncodedPair], layout: PairLayout, train: Train, *, micro_tokens: int, seed: int
 ) -> RowSource[EncodedPair, PairBatch]:
-    """Walk preference pairs; both sides of a pair count for the token budget."""
+    """Walk preference pairs; what counts for the token budget is a pair as it is laid out."""
     return RowSource(
         pairs,
-        length=lambda pair: 2 * pair_length(pair),
-        collate=lambda chosen: collate_pairs(chosen, pad_id),
+        length=layout.length,
+        collate=layout.collate,
         train=train,
         micro_tokens=micro_tokens,
         seed=seed,
+        cut=layout.cut,
     )

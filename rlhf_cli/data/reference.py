@@ -5,12 +5,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.run.directory import write_atomic
+
+_PAIRS_PER_FILE = 1024  # what an interruption can lose
 
 
 def with_reference(
@@ -22,24 +24,36 @@ def with_reference(
 ) -> list[EncodedPair]:
     """Attach reference log-probs to pairs; `compute` gives them as [N, 2] (chosen, rejected), in order.
 
-    They are read from `folder` when the same model has scored the same tokens there before.
+    They are read from `folder` when the same model has scored the same tokens there before. A thousand pairs at a
+    time are computed and kept, so that an interrupted run goes on where it was.
     """
-    path = folder / f"reference-{_key(pairs, model_digest)}.safetensors"
+    attached: list[EncodedPair] = []
+    for start in range(0, len(pairs), _PAIRS_PER_FILE):
+        block = pairs[start : start + _PAIRS_PER_FILE]
+        logprobs = _logprobs(block, compute, folder / f"reference-{_key(block, model_digest)}.safetensors")
+        attached += [
+            dataclasses.replace(pair, reference_logprobs=(chosen, rejected))
+            for pair, (chosen, rejected) in zip(block, logprobs.tolist(), strict=True)
+        ]
+    return attached
+
+
+def _logprobs(
+    pairs: Sequence[EncodedPair], compute: Callable[[Sequence[EncodedPair]], Tensor], path: Path
+) -> Tensor:
     if path.exists():
-        logprobs = load_file(path)["logprobs"]
-    else:
-        logprobs = compute(pairs)
-        folder.mkdir(exist_ok=True)
-        write_atomic(path, save({"logprobs": logprobs}))
-    return [
-        dataclasses.replace(pair, reference_logprobs=(chosen, rejected))
-        for pair, (chosen, rejected) in zip(pairs, logprobs.tolist(), strict=True)
-    ]
+        return load_file(path)["logprobs"]
+    logprobs = compute(pairs)
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, save({"logprobs": logprobs}))
+    return logprobs
 
 
 def _key(pairs: Sequence[EncodedPair], model_digest: str) -> str:
     digest = hashlib.sha256(model_digest.encode())
     for pair in pairs:
         for side in (pair.chosen, pair.rejected):
-            digest.update(torch.tensor([*side.input_ids, -1, *side.loss_mask]).numpy().tobytes())
+            digest.update(len(side.input_ids).to_bytes(8, "little"))
+            digest.update(np.asarray(side.input_ids, dtype=np.int64).tobytes())
+            digest.update(np.asarray(side.loss_mask, dtype=np.bool_).tobytes())
     return digest.hexdigest()[:16]

@@ -5,6 +5,7 @@ A reward model reads the head at the last token of a row (the EOS); a critic rea
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -87,6 +88,16 @@ def last_token_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask:
     """Score rows [B, T] at their last token that is not PAD -> [B] fp32."""
     output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
     scores: Tensor = output.logits[:, 0]
+    return scores.float()
+
+
+def scores_at(core: PreTrainedModel, inputs: Mapping[str, Tensor], index: Tensor) -> Tensor:
+    """Score the prefixes that end at `index` [A] -> [A] fp32; positions of the output are counted row by row.
+
+    `core` is the classifier itself, adapters and all; `inputs` is what it is called with, in whatever layout.
+    """
+    states = core.base_model(**inputs, use_cache=False).last_hidden_state
+    scores: Tensor = score_head(core)(states.flatten(0, 1).index_select(0, index))[:, 0]
     return scores.float()
 
 

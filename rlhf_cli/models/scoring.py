@@ -4,7 +4,7 @@
 What the model does to its logits behind the head (soft caps, scales) still happens, on `[N, V]`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rlhf_cli.algo.tensors import entropy, shift_logprobs
+from rlhf_cli.models.packing import can_pack, unpad
 
 
 @contextmanager
-def head_on(model: PreTrainedModel, predicting_mask: Tensor) -> Iterator[None]:
-    """Let the head see only hidden states where `predicting_mask` [B, T] is True."""
+def head_on(model: PreTrainedModel, predictor_index: Tensor) -> Iterator[None]:
+    """Let the head see only the hidden states that `predictor_index` [N] counts row by row."""
 
     def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][predicting_mask], *inputs[1:])
+        return (inputs[0].flatten(0, 1).index_select(0, predictor_index), *inputs[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(keep)
     try:
@@ -34,10 +35,31 @@ def labelled_logits(
     """Give the logits [N, V] that predict the N tokens where `loss_mask` [B, T] is True, in row-major order."""
     predicting_mask = torch.zeros_like(loss_mask)
     predicting_mask[:, :-1] = loss_mask[:, 1:]
-    with head_on(model, predicting_mask):
-        output = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-    logits: Tensor = output.logits
+    if can_pack(model, input_ids.shape[1]):
+        inputs = unpad(input_ids, attention_mask).as_inputs()
+        predicting_mask = predicting_mask[attention_mask.bool()][None]
+    else:
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+    with head_on(model, predicting_mask.flatten().nonzero()[:, 0]):
+        logits: Tensor = model(**inputs).logits
     return logits
+
+
+def logprobs_at(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    predictor_index: Tensor,
+    target_ids: Tensor,
+    *,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Give the log-probs [N] (nats, fp32) of any tokens where any positions, counted row by row, predict them.
+
+    `inputs` is what the model is called with, in whatever layout.
+    """
+    with head_on(model, predictor_index):
+        logits: Tensor = model(**inputs, use_cache=False).logits
+    return shift_logprobs(logits, target_ids, temperature=temperature)
 
 
 def labelled_logprobs(

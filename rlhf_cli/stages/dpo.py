@@ -16,7 +16,7 @@ from rlhf_cli.algo.metrics import pair_accuracy
 from rlhf_cli.algo.tensors import segment_sum
 from rlhf_cli.config.sections import DpoLoss
 from rlhf_cli.config.stages import DpoConfig
-from rlhf_cli.data.batches import PairBatch, collate_pairs, pair_length
+from rlhf_cli.data.batches import AnswerBatch, PairBatch, PairLayout
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.data.loader import RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
@@ -32,9 +32,10 @@ from rlhf_cli.models.load import (
     parameters_in_words,
 )
 from rlhf_cli.models.save import save_trained
-from rlhf_cli.models.scoring import labelled_logprobs, row_of_label
+from rlhf_cli.models.scoring import logprobs_at
 from rlhf_cli.run.metrics import Mean, merge
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.pairs import choose_layout
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -51,8 +52,10 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     run.add_parent("model", policy.path, policy.digest)
     device.set_up_training(policy.core, config.train)
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
-    data = attach_reference(config, run, policy, autocast, data)
-    source = walk(config, vocabulary, data)
+    reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
+    layout = choose_layout(run, [policy, reference], [*data.train, *data.eval])
+    data = attach_reference(config, run, reference, autocast, data, layout)
+    source = walk(config, data, layout)
     learner = Learner(policy, autocast, config.loss, source, data.eval)
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
@@ -74,10 +77,9 @@ class Learner:
     def objective(self, batch: PairBatch) -> Loss:
         """Sum the pair losses of a micro-batch; its weight is the number of pairs."""
         batch = batch.to(self.policy.device)
-        logprobs, num_tokens = completion_logprobs(self.policy, self.autocast, batch)
-        chosen, rejected = logprobs.chunk(2)
-        reference_chosen, reference_rejected = batch.reference_logprobs.chunk(2)
-        num_chosen, num_rejected = num_tokens.chunk(2)
+        chosen, rejected = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2).T
+        reference_chosen, reference_rejected = batch.reference_logprobs.T
+        num_chosen, num_rejected = batch.answers.num_tokens.view(-1, 2).T
         losses = dpo_loss(
             self.loss.type,
             chosen,
@@ -113,40 +115,37 @@ class Learner:
         return {name: mean.value for name, mean in merged.items()}
 
 
-def completion_logprobs(
-    policy: LoadedModel, autocast: device.Autocast, batch: PairBatch
-) -> tuple[Tensor, Tensor]:
-    """Give each row's completion log-prob, summed in nats [2B], and its number of tokens [2B]."""
-    rows = batch.rows
+def completion_logprobs(policy: LoadedModel, autocast: device.Autocast, answers: AnswerBatch) -> Tensor:
+    """Give the log-probs of A completions, each summed over its tokens, in nats [A]."""
     with autocast():
-        logprobs = labelled_logprobs(policy.model, rows.input_ids, rows.attention_mask, rows.loss_mask)
-    sums = segment_sum(logprobs, row_of_label(rows.loss_mask), len(rows.input_ids))
-    return sums, rows.loss_mask[:, 1:].sum(1)
+        logprobs = logprobs_at(policy.model, answers.inputs, answers.predictor_index, answers.target_ids)
+    return segment_sum(logprobs, answers.answer_index, len(answers.last_index))
 
 
 def attach_reference(
-    config: DpoConfig, run: Run, policy: LoadedModel, autocast: device.Autocast, data: Prepared[EncodedPair]
+    config: DpoConfig,
+    run: Run,
+    reference: LoadedModel,
+    autocast: device.Autocast,
+    data: Prepared[EncodedPair],
+    layout: PairLayout,
 ) -> Prepared[EncodedPair]:
     """Score all pairs with the reference, which is the policy before its first step unless one is configured."""
     run.event("reference")
-    reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
-    if reference is not policy:
+    if config.reference is not None:
         run.add_parent("reference", reference.path, reference.digest)
 
     @torch.no_grad()
     def compute(pairs: Sequence[EncodedPair]) -> Tensor:
         scored = torch.empty(len(pairs), 2)
-        order = sorted(range(len(pairs)), key=lambda i: -pair_length(pairs[i]))
-        chunk = max(1, _micro_tokens(config) // (2 * pair_length(pairs[order[0]]))) if order else 1
-        for start in range(0, len(order), chunk):
+        for part in layout.cut(range(len(pairs)), lambda i: layout.length(pairs[i]), _micro_tokens(config)):
             if run.stop.requested:
                 raise Preempted(
                     "interrupted while the reference scored the pairs", fix="run the same command again"
                 )
-            chosen = order[start : start + chunk]
-            batch = collate_pairs([pairs[i] for i in chosen], policy.vocabulary.pad_id).to(policy.device)
-            sums, _ = completion_logprobs(reference, autocast, batch)
-            scored[chosen] = torch.stack(sums.float().cpu().chunk(2), dim=1)
+            batch = layout.collate([pairs[i] for i in part]).to(reference.device)
+            sums = completion_logprobs(reference, autocast, batch.answers)
+            scored[part] = sums.float().cpu().view(-1, 2)
         return scored
 
     train, held_out = (
@@ -165,7 +164,8 @@ def plan(config: DpoConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
     size = parameters_in_words(config.model, vocabulary)
-    return f"{data.text}\n{size}\nsteps: {walk(config, vocabulary, data).num_steps}"
+    layout = PairLayout(vocabulary.pad_id, packed=True)
+    return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
 
 
 def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
@@ -179,13 +179,11 @@ def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
 
 
 def walk(
-    config: DpoConfig, vocabulary: Vocabulary, data: Prepared[EncodedPair]
+    config: DpoConfig, data: Prepared[EncodedPair], layout: PairLayout
 ) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
     micro_tokens = _WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config)
-    return walk_pairs(
-        data.train, vocabulary.pad_id, config.train, micro_tokens=micro_tokens, seed=config.seed
-    )
+    return walk_pairs(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)
 
 
 def _micro_tokens(config: DpoConfig) -> int:

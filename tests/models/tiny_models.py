@@ -8,6 +8,10 @@ from torch import nn
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
+    GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -47,6 +51,10 @@ MODELS = {
     "qwen2": lambda **o: Qwen2ForCausalLM(Qwen2Config(**GROUPED | o)),
     "qwen3": lambda **o: Qwen3ForCausalLM(Qwen3Config(**GROUPED | {"head_dim": 8} | o)),
     "gemma2": lambda **o: Gemma2ForCausalLM(Gemma2Config(**CAPPED | o)),
+    "gemma": lambda **o: GemmaForCausalLM(GemmaConfig(**GROUPED | {"head_dim": 8} | o)),
+    "gemma3": lambda **o: Gemma3ForCausalLM(
+        Gemma3TextConfig(**GROUPED | {"head_dim": 8, "sliding_window": 6, "num_hidden_layers": 6} | o)
+    ),
     "gpt2": lambda **o: GPT2LMHeadModel(GPT2Config(**ABSOLUTE | o)),
     "neox": lambda **o: GPTNeoXForCausalLM(GPTNeoXConfig(**GENERAL | o)),
     "mistral": lambda **o: MistralForCausalLM(MistralConfig(**GROUPED | {"sliding_window": 6} | o)),

@@ -1,0 +1,184 @@
+"""Rows laid end to end: no padding, no mask, and attention row by row.
+
+A packed batch is one row [1, N] that holds all tokens. Which of them belong together travels where transformers
+expects a 4-D mask, the one argument that every model hands to its attention as it is: an int32 layout
+[1, 1, R, 1 + K], for each row the length of its trunk and of up to K branches behind it (0: none). A branch sees
+the trunk and itself; a plain row is a trunk without branches.
+
+    layout     [[2, 3, 1], [4, 0, 0]]
+    tokens       t t a a a b   x x x x
+    positions    0 1 2 3 4 2   0 1 2 3        b sees t t b; a sees t t a a a
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+_ATTENTION = "rlhf_packed"  # sdpa, where no layout is given
+_PROBE_IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]])
+_PROBE_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-3}
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """One row [1, N] of all tokens, their positions [1, N], and the layout [1, 1, R, 1 + K]."""
+
+    input_ids: Tensor
+    position_ids: Tensor
+    layout: Tensor
+
+    def as_inputs(self) -> dict[str, Any]:
+        """Name them as a transformers model does."""
+        return {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "attention_mask": self.layout,
+            "use_cache": False,
+        }
+
+
+def unpad(input_ids: Tensor, attention_mask: Tensor) -> Packed:
+    """Pack the tokens of padded rows [B, T] where `attention_mask` [B, T] is 1; those of a row are adjacent."""
+    lengths = attention_mask.sum(1).tolist()
+    return pack(input_ids[attention_mask.bool()], [(length,) for length in lengths])
+
+
+def pack(flat_ids: Tensor, lengths: Sequence[Sequence[int]]) -> Packed:
+    """Pack tokens [N] that already lie end to end; `lengths` has (trunk, branch, ...) of each row."""
+    width = max(len(row) for row in lengths)
+    layout = torch.tensor([[*row, *[0] * (width - len(row))] for row in lengths], dtype=torch.int32)
+    positions = [torch.arange(start, stop) for row in lengths for start, stop in _spans(row)]
+    position_ids = torch.cat(positions).to(flat_ids.device)
+    return Packed(flat_ids[None], position_ids[None], layout[None, None])
+
+
+def _spans(row: Sequence[int]) -> Iterator[tuple[int, int]]:
+    trunk, *branches = row
+    yield 0, trunk
+    for branch in branches:
+        yield trunk, trunk + branch
+
+
+def can_pack(model: nn.Module, longest: int) -> bool:
+    """Say whether rows of up to `longest` tokens may be packed for a model; `allow_packing` has looked at it."""
+    config: Any = model.config
+    if config._attn_implementation != _ATTENTION:
+        return False
+    text = config.get_text_config().to_dict()
+    limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
+    return all(limit is None or longest <= limit for limit in limits)
+
+
+def hidden_states(base: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Give the last hidden states [B, T, D] of right-padded rows, packed where the model can; 0 on padding."""
+    if not can_pack(base, input_ids.shape[1]):
+        padded: Tensor = base(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
+        ).last_hidden_state
+        return padded
+    packed: Tensor = base(**unpad(input_ids, attention_mask).as_inputs()).last_hidden_state[0]
+    states = packed.new_zeros(*input_ids.shape, packed.shape[-1])
+    return states.masked_scatter(attention_mask.bool()[..., None], packed)
+
+
+def allow_packing(core: PreTrainedModel) -> str | None:
+    """Let rows be packed for a model if that gives what plain rows give; else say why not.
+
+    A few tokens go through it both ways: that finds what no list of names does, such as layers that carry a state
+    from token to token, positions that are counted from the mask, or attention of the model's own.
+    """
+    implementation = core.config._attn_implementation
+    if implementation == _ATTENTION:
+        return None
+    if implementation != "sdpa":
+        return f"its attention is {implementation}, not sdpa"
+    was_training = core.training
+    core.eval()
+    try:
+        core.set_attn_implementation(_ATTENTION)
+        error = _probe(core.base_model)
+    except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as problem:
+        core.set_attn_implementation("sdpa")
+        return f"it does not take a layout: {str(problem).partition(chr(10))[0]}"
+    finally:
+        core.train(was_training)
+    if error > _TOLERANCE[core.dtype]:
+        core.set_attn_implementation("sdpa")
+        return f"packed rows change its hidden states by {error:.0e} of their size"
+    return None
+
+
+@torch.no_grad()
+def _probe(base: nn.Module) -> float:
+    """Measure how far the hidden states of packed rows are from those of the rows alone, relative to the largest."""
+    device = next(base.parameters()).device
+    rows = [ids[mask.bool()].to(device) for ids, mask in zip(_PROBE_IDS, _PROBE_MASK, strict=True)]
+    alone = [base(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in rows]
+    # The first row twice: as it is, and with its last two tokens once more as a second branch.
+    shared = pack(torch.cat([rows[0], rows[0][3:], rows[1]]), [(3, 2, 2), (3,)])
+    packed = base(**shared.as_inputs()).last_hidden_state[0]
+    expected = torch.cat([alone[0], alone[0][3:], alone[1]])
+    return float((packed - expected).abs().max() / expected.abs().max())
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attend row by row where `attention_mask` is a layout, else as sdpa: [1, H, N, D] -> [1, N, H, D]."""
+    if attention_mask is None or attention_mask.dtype != torch.int32:
+        plain: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, **kwargs
+        )
+        return plain
+    # Under autocast a CPU would attend in bf16, whose backward pass takes it twice the time of fp32.
+    on_cpu = query.device.type == "cpu"
+    dtype = torch.promote_types(value.dtype, torch.float32) if on_cpu else value.dtype
+    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
+        rows = _by_row(
+            module, query.to(dtype), key.to(dtype), value.to(dtype), attention_mask[0, 0].tolist(), kwargs
+        )
+    return torch.cat(list(rows), dim=1).to(value.dtype), None
+
+
+def _by_row(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    layout: list[list[int]],
+    kwargs: dict[str, Any],
+) -> Iterator[Tensor]:
+    """Attend in each row: the trunk with its first branch at once, every other branch with the trunk in front."""
+    lengths = [[trunk + sum(branches[:1]), *branches[1:]] for trunk, *branches in layout]
+    flat = [length for row in lengths for length in row]
+    # One split: a slice for each row would put a whole [1, H, N, D] of zeros into the backward pass.
+    pieces = zip(flat, *(torch.split(states, flat, 2) for states in (query, key, value)), strict=True)
+    for trunk, *branches in layout:
+        _, first_query, first_key, first_value = next(pieces)
+        yield sdpa_attention_forward(module, first_query, first_key, first_value, None, **kwargs)[0]
+        trunk_key, trunk_value = first_key[:, :, :trunk], first_value[:, :, :trunk]
+        for _ in branches[1:]:
+            length, branch_query, branch_key, branch_value = next(pieces)
+            if length == 0:
+                continue
+            seen = torch.ones(length, trunk + length, dtype=torch.bool, device=query.device).tril(trunk)
+            keys = torch.cat([trunk_key, branch_key], dim=2)
+            values = torch.cat([trunk_value, branch_value], dim=2)
+            yield sdpa_attention_forward(module, branch_query, keys, values, seen[None, None], **kwargs)[0]
+
+
+AttentionInterface.register(_ATTENTION, _attention)
+AttentionMaskInterface.register(_ATTENTION, sdpa_mask)
