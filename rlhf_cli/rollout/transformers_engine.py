@@ -1,33 +1,43 @@
 """Sampling with a transformers model in this process: a decode loop of our own over its key-value cache.
 
-Prompts of similar length are decoded together, left-padded; rows that are done leave the batch. Each prompt's
-random numbers come from its own seed, so its completion does not depend on its neighbours (up to the rounding
-of the model's own arithmetic, which varies with the shape of the batch).
+The longest prompts come first. Rows that are done leave the batch, and waiting prompts take their place: their keys
+and values are computed in groups of similar length and moved in. Each prompt's random numbers come from its own
+seed, so its completion does not depend on its neighbours (up to the rounding of the model's own arithmetic, which
+varies with the shape of the batch).
+
+Models that keep less than all keys and values (sliding windows, recurrent states) are decoded in chunks: the next
+one starts when the last row of a chunk is done. Shapes vary from step to step, so on a GPU nothing is captured in a
+CUDA graph.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from rlhf_cli.errors import DataError, DivergedError, Preempted
+from rlhf_cli.data.batches import split_by_tokens
+from rlhf_cli.errors import DataError, Preempted
 from rlhf_cli.models.device import Autocast
-from rlhf_cli.rollout.cache import reserve_cache
+from rlhf_cli.rollout.answers import Answers
+from rlhf_cli.rollout.cache import SlotCache, has_plain_cache, reserve_cache
 from rlhf_cli.rollout.engine import Completion, Sampling
-from rlhf_cli.rollout.sampling import draw_uniforms, sample_tokens
 
 # Rows leave once this share of the batch is done: each departure copies what is left of the cache.
 _DEPARTING_SHARE = 0.25
-_NO_TOKEN = -1
+# Waiting prompts enter once this share of the batch is free: a larger one would leave more places empty.
+_ENTERING_SHARE = 0.125
+# Padded tokens of the prompts that are read at once; more make a GPU faster, and pad more.
+_PROMPT_TOKENS = {"cpu": 1024, "cuda": 16384}
+# How many columns beyond the longest row there are, so that rows seldom move to the front.
+_SPARE_COLUMNS = 64
 
 
 class TransformersEngine:
     """Sample from `model`, a causal language model (or a peft one around it).
 
-    `chunk_size` rows are decoded together under `autocast()`. Prompt and completion together stay within
+    At most `chunk_size` rows are decoded together under `autocast()`. Prompt and completion together stay within
     `max_positions` tokens: a completion that would not is cut there, unfinished. `should_stop` is asked
     before every token; once it says yes, `generate` raises Preempted.
     """
@@ -57,18 +67,24 @@ class TransformersEngine:
         Raises DataError for a prompt without room to answer, DivergedError when the model gives NaN.
         """
         limits = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
-        uniforms = [
-            draw_uniforms(seed, sampling.max_new_tokens) for _, seed in zip(prompts, seeds, strict=True)
-        ]
         longest_first = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
-        by_row: dict[int, Completion] = {}
-        with torch.no_grad(), _evaluating(self.model):
-            for start in range(0, len(prompts), self.chunk_size):
-                rows = longest_first[start : start + self.chunk_size]
-                chunk = self._open([(prompts[row], limits[row], uniforms[row]) for row in rows])
-                # One region per chunk: autocast keeps the weights it has cast until the region ends.
-                with self.autocast():
-                    by_row.update(zip(rows, self._decode(chunk, sampling), strict=True))
+        if not prompts:
+            return []
+        answers = Answers(
+            [prompts[row] for row in longest_first],
+            [limits[row] for row in longest_first],
+            [seeds[row] for row in longest_first],
+            sampling,
+            self.model.device,
+        )
+        # One region for all: autocast keeps the weights it has cast until the region ends.
+        with torch.no_grad(), _evaluating(self.model), _casts_kept(self.model), self.autocast():
+            if has_plain_cache(self.model.config):
+                self._decode_in_slots(answers)
+            else:
+                for start in range(0, len(prompts), self.chunk_size):
+                    self._decode_chunk(answers, range(start, min(start + self.chunk_size, len(prompts))))
+        by_row = dict(zip(longest_first, answers.completions(), strict=True))
         return [by_row[row] for row in range(len(prompts))]
 
     def _room(self, prompt: Sequence[int], max_new_tokens: int) -> int:
@@ -88,99 +104,150 @@ class TransformersEngine:
             )
         return min(room, max_new_tokens)
 
-    def _open(self, rows: Sequence[tuple[Sequence[int], int, Tensor]]) -> "_Rows":
-        """Left-pad (prompt, limit, uniforms) triples into the state the loop starts from."""
-        width = max(len(prompt) for prompt, _, _ in rows)
-        num_new = max(limit for _, limit, _ in rows)
-        input_ids = torch.full((len(rows), width), self.pad_id)
-        mask = torch.ones(len(rows), width + num_new, dtype=torch.bool)
-        for row, (prompt, _, _) in enumerate(rows):
-            input_ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, : width - len(prompt)] = False
-        limits = torch.tensor([limit for _, limit, _ in rows])
-        uniforms = torch.stack([uniforms[:num_new] for _, _, uniforms in rows])
-        position_ids = (mask[:, :width].cumsum(-1) - 1).clamp(min=0)
-        tensors = (torch.arange(len(rows)), input_ids, position_ids, mask, limits, uniforms)
-        return _Rows(*(tensor.to(self.model.device) for tensor in tensors))
+    def _decode_chunk(self, answers: Answers, chunk: range) -> None:
+        """Sample the answers `chunk` to their ends; rows leave, none enters."""
+        width = len(answers.prompts[chunk[0]])
+        index = torch.arange(chunk.start, chunk.stop, device=self.model.device)
+        starts = width - answers.prompt_lengths[index]
+        cache = reserve_cache(self.model.config, width + int(answers.limits[index].max()))
+        self._read(answers, index, cache)
+        end = width
+        while True:
+            done = answers.done_mask[index]
+            num_done = int(done.sum())
+            if num_done == len(index):
+                return
+            if num_done >= _DEPARTING_SHARE * len(index):
+                stay = (~done).nonzero().squeeze(1)
+                index, starts = index[stay], starts[stay]
+                cache.batch_select_indices(stay)
+            end += 1
+            self._step(answers, index, cache, _from_start(starts, 0, end))
 
-    def _decode(self, rows: "_Rows", sampling: Sampling) -> list[Completion]:
-        """Sample until every row is done."""
-        width, limits = rows.input_ids.shape[1], rows.limits
-        stop_ids = torch.tensor(sampling.stop_ids, device=limits.device, dtype=torch.long)
-        tokens = torch.full_like(rows.uniforms, _NO_TOKEN, dtype=torch.long)
-        logprobs = torch.zeros_like(rows.uniforms)
-        cache = reserve_cache(self.model.config, width + tokens.shape[1])
-        for step in range(tokens.shape[1]):
-            if self.should_stop():
-                raise Preempted("interrupted while sampling")
-            logits = self.model(
-                input_ids=rows.input_ids,
-                position_ids=rows.position_ids,
-                attention_mask=rows.mask[:, : width + step],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            sampled, logprob = sample_tokens(logits, rows.uniforms[:, step], sampling)
-            tokens[rows.index, step] = sampled
-            logprobs[rows.index, step] = logprob
-            num_done = rows.advance(sampled, torch.isin(sampled, stop_ids) | (rows.limits <= step + 1))
-            if num_done == len(rows.index):
-                break
-            if num_done >= _DEPARTING_SHARE * len(rows.index):
-                cache.batch_select_indices(rows.depart())
-        return _completions(tokens, logprobs, stop_ids, limits)
+    def _decode_in_slots(self, answers: Answers) -> None:
+        """Sample all answers to their ends; waiting prompts take the places of rows that are done."""
+        slots = _Slots(self.model, answers, self.chunk_size)
+        while True:
+            num_free = slots.num_free()
+            if slots.num_waiting and num_free >= _ENTERING_SHARE * len(slots.index):
+                for rows in slots.enter():
+                    cache = reserve_cache(
+                        self.model.config, int(answers.prompt_lengths[slots.index[rows]].max())
+                    )
+                    self._read(answers, slots.index[rows], cache)
+                    slots.cache.put(rows, cache)
+                continue
+            if num_free == len(slots.index):
+                return
+            if num_free >= _DEPARTING_SHARE * len(slots.index):
+                slots.depart()
+            self._step(answers, slots.index, slots.cache.past, slots.next_column())
 
+    def _read(self, answers: Answers, index: Tensor, cache: DynamicCache) -> None:
+        """Read the prompts `index` [R], left-padded, into an empty `cache`, and sample their first tokens."""
+        prompts = [answers.prompts[i] for i in index.tolist()]
+        width = max(map(len, prompts))
+        padded = [[*[self.pad_id] * (width - len(prompt)), *prompt] for prompt in prompts]
+        mask = _from_start(width - answers.prompt_lengths[index], 0, width)
+        position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
+        input_ids = torch.tensor(padded, device=mask.device)
+        answers.grow(index, self._forward(input_ids, position_ids, mask, cache))
 
-@dataclass
-class _Rows:
-    """The rows being decoded: R of them, P prompt columns, up to N new ones."""
+    def _step(self, answers: Answers, index: Tensor, cache: DynamicCache, mask: Tensor) -> None:
+        """Give the model the newest tokens of the answers `index` [R], and sample the next ones."""
+        input_ids, position_ids = answers.newest(index)
+        answers.grow(index, self._forward(input_ids[:, None], position_ids[:, None], mask, cache))
 
-    index: Tensor  # [R] place in the chunk
-    input_ids: Tensor  # [R, P], then [R, 1]: the tokens the cache does not have yet
-    position_ids: Tensor  # as input_ids
-    mask: Tensor  # [R, P + N] False on padding
-    limits: Tensor  # [R] tokens that may be sampled
-    uniforms: Tensor  # [R, N]
-
-    def __post_init__(self) -> None:
-        self.done = torch.zeros_like(self.index, dtype=torch.bool)
-
-    def advance(self, sampled: Tensor, ended: Tensor) -> int:
-        """Make `sampled` [R] the next input; return how many rows are done, those in `ended` [R] too."""
-        self.done |= ended
-        self.input_ids = sampled[:, None]
-        # A done row stays where it is until it leaves: the position after its last may not exist.
-        self.position_ids = self.position_ids[:, -1:] + ~self.done[:, None]
-        return int(self.done.sum())
-
-    def depart(self) -> Tensor:
-        """Drop the rows that are done; return the indices [R'] of those that stay."""
-        stay = (~self.done).nonzero().squeeze(1)
-        self.index, self.done = self.index[stay], self.done[stay]
-        self.input_ids, self.position_ids, self.mask = (
-            self.input_ids[stay],
-            self.position_ids[stay],
-            self.mask[stay],
+    def _forward(self, input_ids: Tensor, position_ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Return the logits [R, V] behind the last of `input_ids` [R, t], which the cache does not have yet."""
+        if self.should_stop():
+            raise Preempted("interrupted while sampling")
+        output = self.model(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
-        self.limits, self.uniforms = self.limits[stay], self.uniforms[stay]
-        return stay
+        logits: Tensor = output.logits[:, -1]
+        return logits
 
 
-def _completions(tokens: Tensor, logprobs: Tensor, stop_ids: Tensor, limits: Tensor) -> list[Completion]:
-    """Cut tokens and logprobs [R, N] behind the first stop token, or at the row's limit."""
-    if not logprobs.isfinite().all():
-        raise DivergedError("the model's log-probabilities are not finite numbers")
-    stops = torch.isin(tokens, stop_ids)
-    finished = stops.any(-1)
-    lengths = torch.where(finished, stops.int().argmax(-1) + 1, limits)
-    finished &= lengths <= limits
-    lengths = lengths.minimum(limits)
-    columns = (tokens.tolist(), logprobs.tolist(), lengths.tolist(), finished.tolist())
-    return [
-        Completion(token_ids=tuple(ids[:length]), logprobs=tuple(values[:length]), finished=closed)
-        for ids, values, length, closed in zip(*columns, strict=True)
-    ]
+class _Slots:
+    """The places where answers are sampled: row r holds answer `index[r]` from column `starts[r]` of the cache on."""
+
+    def __init__(self, model: PreTrainedModel, answers: Answers, num_rows: int) -> None:
+        num_answers = len(answers.prompts)
+        num_rows = min(num_rows, num_answers)
+        spare = _SPARE_COLUMNS if num_answers > num_rows else 0
+        num_columns = len(answers.prompts[0]) + int(answers.limits.max()) + spare
+        self.cache = SlotCache(model.config, num_rows, num_columns)
+        self.index = torch.arange(num_rows, device=answers.limits.device)
+        self.starts = torch.zeros_like(self.index)
+        self._answers = answers
+        self._num_entered = 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Count the answers that have no place yet."""
+        return len(self._answers.prompts) - self._num_entered
+
+    def num_free(self) -> int:
+        """Count the rows that nobody needs."""
+        return int(self._free_mask().sum())
+
+    def _free_mask(self) -> Tensor:
+        if self._num_entered == 0:
+            return torch.ones_like(self.index, dtype=torch.bool)
+        return self._answers.done_mask[self.index]
+
+    def enter(self) -> Iterator[Tensor]:
+        """Give free rows to the next answers; yield these rows in groups of similar length, to be filled at once."""
+        free = self._free_mask().nonzero().squeeze(1)[: self.num_waiting]
+        lengths = [len(self._answers.prompts[self._num_entered + i]) for i in range(len(free))]
+        if len(free) == len(self.index):
+            self.cache.end = lengths[0]
+        self.index[free] = torch.arange(
+            self._num_entered, self._num_entered + len(free), device=self.index.device
+        )
+        self._num_entered += len(free)
+        self.starts[free] = self.cache.end - self._answers.prompt_lengths[self.index[free]]
+        budget = _PROMPT_TOKENS.get(self.index.device.type, _PROMPT_TOKENS["cuda"])
+        for group in split_by_tokens(range(len(free)), lengths.__getitem__, budget):
+            yield free[group]
+        self._show()
+
+    def depart(self) -> None:
+        """Give up the rows that are done."""
+        stay = (~self._free_mask()).nonzero().squeeze(1)
+        self.index, self.starts = self.index[stay], self.starts[stay]
+        self.cache.select(stay)
+        self._show()
+
+    def next_column(self) -> Tensor:
+        """Make room for one more column; return the mask [R, columns seen, that one included] of a step."""
+        if self.cache.end == self.cache.num_columns:
+            # Those that wait must find room in front of the end as well.
+            longest = len(self._answers.prompts[self._num_entered]) if self.num_waiting else 0
+            distance = min(self._first(), self.cache.end - longest)
+            self.cache.shift(distance)
+            self.starts -= distance
+        self.cache.end += 1
+        return _from_start(self.starts, self.cache.first, self.cache.end)
+
+    def _show(self) -> None:
+        if self.num_free() < len(self.index):
+            self.cache.show(self._first())
+
+    def _first(self) -> int:
+        """Find the first column that a row still needs."""
+        return int(self.starts[~self._free_mask()].min())
+
+
+def _from_start(starts: Tensor, first: int, end: int) -> Tensor:
+    """Mask columns `first` to `end`: True from `starts` [R] on -> [R, end - first]."""
+    return torch.arange(first, end, device=starts.device) >= starts[:, None]
 
 
 @contextmanager
@@ -193,3 +260,16 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _casts_kept(model: nn.Module) -> Iterator[None]:
+    """Let autocast keep the frozen weights it casts: it keeps only those of parameters that require gradients."""
+    frozen = [p for p in model.parameters() if not p.requires_grad and p.is_floating_point()]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
