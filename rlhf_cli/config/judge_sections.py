@@ -75,7 +75,7 @@ class ServerChat(Section):
     longest_wait_seconds: Positive = 300.0
     """Stop the run when the server asks for a longer pause than this."""
     prices: Prices = Prices()
-    """What the server charges."""
+    """What the server charges for its tokens."""
     budget: Budget = Budget()
     """The most that may be spent."""
 

@@ -19,8 +19,10 @@ from rlhf_cli.config.collect_sections import (
     Export,
     Generation,
     Labeler,
+    Overlap,
     RuleLabeler,
     TerminalLabeler,
+    WebLabeler,
 )
 from rlhf_cli.config.loop_sections import Checkpoint, Eval, Log, Loop, Optim, PpoOptim, Train
 from rlhf_cli.config.stage_sections import (
@@ -58,6 +60,7 @@ __all__ = [
     "Model",
     "ModelReward",
     "Optim",
+    "Overlap",
     "Ppo",
     "PpoOptim",
     "RegexReward",
@@ -71,6 +74,7 @@ __all__ = [
     "SourceFormat",
     "TerminalLabeler",
     "Train",
+    "WebLabeler",
 ]
 
 SourceFormat = Literal[

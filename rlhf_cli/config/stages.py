@@ -20,6 +20,7 @@ from rlhf_cli.config.sections import (
     Model,
     ModelReward,
     Optim,
+    Overlap,
     Ppo,
     PpoOptim,
     RewardSource,
@@ -150,6 +151,8 @@ class CollectConfig(Section):
     """The models that answer; a single one answers each prompt twice."""
     labeler: Labeler = TerminalLabeler(kind="terminal")
     """Who judges."""
+    overlap: Overlap = Overlap()
+    """How many people judge the same pair."""
     generation: Generation = Generation()
     """How answers are sampled."""
     limit: Count | None = None
@@ -165,6 +168,9 @@ class CollectConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.overlap.fraction and self.labeler.kind not in ("terminal", "web"):
+            message = f"no people judge with labeler.kind {self.labeler.kind}, which would agree with itself"
+            refuse([Refusal("overlap.fraction", message, "remove it")])
         if all(c.temperature == 0 and c == self.candidates[0] for c in self.candidates):
             message = "candidates.0 and candidates.1 would give the same answers: same model, temperature 0"
             if len(self.candidates) == 1:

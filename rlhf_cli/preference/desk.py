@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from rlhf_cli.errors import RunConflictError
-from rlhf_cli.preference.ballots import append, present, register, withdraw
+from rlhf_cli.preference.ballots import Vote, append, present, register, withdraw
 from rlhf_cli.preference.labeler import Question, Verdict, blind, question_of, vote_on
 from rlhf_cli.preference.store import Store, text_from_json
 from rlhf_cli.records import last_user_text
@@ -146,6 +146,11 @@ class Desk:
                    WHERE labeler = ? ORDER BY v.id DESC LIMIT ?"""
         with self._lock:
             return [_past_vote(row) for row in self._store.rows(query, (annotator, limit))]
+
+    def votes(self) -> list[Vote]:
+        """Return everybody's votes in force, surplus left out."""
+        with self._lock:
+            return self._store.votes()
 
     def _set_demand(self, votes_per_pair: int, overlap_fraction: float) -> None:
         ids = [row["id"] for row in self._store.rows("SELECT id FROM pairs WHERE NOT identical")]

@@ -175,3 +175,24 @@ CREATE TRIGGER IF NOT EXISTS calls_keep_delete BEFORE DELETE ON calls
 BEGIN SELECT RAISE(ABORT, 'calls are append-only'); END;
 
 INSERT OR IGNORE INTO meta (key, value) VALUES ('schema_version', '2');
+
+-- Critiques and revisions under principles ----------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS cai_steps (
+    id         INTEGER PRIMARY KEY,
+    prompt_id  INTEGER NOT NULL REFERENCES prompts (id),
+    number     INTEGER NOT NULL,        -- round, from 1
+    principle  TEXT NOT NULL,
+    critique   TEXT NOT NULL,
+    revision   TEXT NOT NULL,           -- as the model wrote it, or why it failed
+    outcome    TEXT NOT NULL CHECK (outcome IN ('revised', 'unchanged', 'empty', 'cut', 'leaked', 'failed')),
+    answer     TEXT NOT NULL,           -- the one that stands after this round
+    model      TEXT NOT NULL,
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    UNIQUE (prompt_id, number)
+);
+
+CREATE TRIGGER IF NOT EXISTS cai_steps_keep_update BEFORE UPDATE ON cai_steps
+BEGIN SELECT RAISE(ABORT, 'steps are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS cai_steps_keep_delete BEFORE DELETE ON cai_steps
+BEGIN SELECT RAISE(ABORT, 'steps are append-only'); END;

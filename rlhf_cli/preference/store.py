@@ -6,7 +6,7 @@ row that supersedes another. A method that writes returns after the commit is on
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -100,6 +100,16 @@ class Store:
         with refusing(self.path):
             return self._db.execute(query, values).fetchall()
 
+    def note(self, key: str, value: str) -> None:
+        """Remember something about the collection as a whole."""
+        with self.transaction() as db:
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
+
+    def noted(self, key: str) -> str | None:
+        """Return what `note` remembered."""
+        found = self.rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return found[0]["value"] if found else None
+
     def add_prompts(self, prompts: Sequence[Prompt]) -> None:
         """Store the prompts of the collection, all or none, under the ids 1, 2, ..."""
         rows = [
@@ -154,14 +164,13 @@ class Store:
 
     def pair(self, pair_id: int) -> Pair:
         """Return one pair with its texts."""
-        (row,) = self.rows(
-            """SELECT p.*, content, extra FROM pairs AS p JOIN prompts ON prompts.id = p.prompt_id
-               WHERE p.id = ?""",
-            (pair_id,),
-        )
-        one, two = (self._response(row[column]) for column in ("response_1", "response_2"))
-        prompt = text_from_json(json.loads(row["content"]))
-        return Pair(pair_id, row["prompt_id"], prompt, json.loads(row["extra"]), (one, two))
+        (row,) = self.rows(f"{_PAIRS} WHERE pairs.id = ?", (pair_id,))
+        return _pair(row)
+
+    def pairs(self) -> Iterator[Pair]:
+        """Yield all pairs with their texts, in the order of their ids."""
+        with refusing(self.path):
+            yield from map(_pair, self._db.execute(f"{_PAIRS} ORDER BY pairs.id"))
 
     def add_labeler(self, name: str, kind: LabelerKind, detail: Mapping[str, object]) -> None:
         """Note who judges under `name`, and what else decides the votes: a model, the hash of its prompt.
@@ -221,9 +230,18 @@ class Store:
     def num_pairs(self, *, identical: bool) -> int:
         return int(self.rows("SELECT COUNT(*) FROM pairs WHERE identical = ?", (identical,))[0][0])
 
-    def _response(self, response_id: int) -> Response:
-        (row,) = self.rows("SELECT * FROM responses WHERE id = ?", (response_id,))
-        return Response(**{name: row[name] for name in Response.__slots__})
+
+_FIELDS = Response.__slots__
+_PAIRS = f"""SELECT pairs.id, pairs.prompt_id, content, extra,
+             {", ".join(f"{side}.{name} AS {side}_{name}" for side in ("one", "two") for name in _FIELDS)}
+             FROM pairs JOIN prompts ON prompts.id = pairs.prompt_id
+             JOIN responses AS one ON one.id = response_1 JOIN responses AS two ON two.id = response_2"""
+
+
+def _pair(row: sqlite3.Row) -> Pair:
+    one, two = (Response(**{name: row[f"{side}_{name}"] for name in _FIELDS}) for side in ("one", "two"))
+    prompt = text_from_json(json.loads(row["content"]))
+    return Pair(row["id"], row["prompt_id"], prompt, json.loads(row["extra"]), (one, two))
 
 
 def _extra(prompt: Prompt) -> str:

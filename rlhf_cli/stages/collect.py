@@ -4,61 +4,40 @@ Everything lives in `collect.db` of the run: answers are stored batch by batch, 
 command goes on after any interruption. The result is `preferences.jsonl`, which train-rm and dpo read.
 """
 
-import dataclasses
-import getpass
-import os
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self, cast
+from collections.abc import Mapping
 
-from rlhf_cli.config import sections
 from rlhf_cli.config.stages import CollectConfig
-from rlhf_cli.data.decode import completion_text
-from rlhf_cli.data.encode import EncodedPrompt, EncodedText, Encoder
-from rlhf_cli.data.fields import as_dialog
-from rlhf_cli.data.prepare import Prepared
-from rlhf_cli.data.readers import read_prompts
-from rlhf_cli.data.report import data_report, samples_text
-from rlhf_cli.errors import DataError, Preempted, RunConflictError
-from rlhf_cli.models.device import autocast_for, num_parameters
-from rlhf_cli.models.load import LoadedModel, Vocabulary, load_policy_for_sampling, load_vocabulary
-from rlhf_cli.preference.desk import Desk
-from rlhf_cli.preference.export import export_preferences
-from rlhf_cli.preference.labeler import Labeler
-from rlhf_cli.preference.rules import Rule, RuleLabeler
-from rlhf_cli.preference.store import Response, Store
+from rlhf_cli.preference.consensus import outcomes
+from rlhf_cli.preference.export import ExportPolicy, export_preferences
+from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.summary import summarise
-from rlhf_cli.preference.voting import ask_machine, ask_person
-from rlhf_cli.records import Prompt
-from rlhf_cli.rollout.engine import Engine, Sampling
-from rlhf_cli.rollout.transformers_engine import TransformersEngine
-from rlhf_cli.run.chance import draw
-from rlhf_cli.run.plugins import load_function
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.asking import open_labeler
 
 
 def run(config: CollectConfig, run: Run) -> StageResult:
     """Sample the answers, have every pair judged, and export the preferences."""
-    labeler = make_labeler(config.labeler, config.seed, stopped=lambda: run.stop.requested)
-    artifact = run.dir.root / "preferences.jsonl"
+    ask = open_labeler(config, run)
     with Store(run.dir.root / "collect.db") as store:
-        if not store.prompts():
-            prompts = choose_prompts(config)
-            prompts.publish(run)
-            store.add_prompts([prompt.record for prompt in prompts.train])
-        for index in range(len(config.candidates)):
-            sample_answers(config, index, store, run)
-        pair_up(config, store)
-        have_judged(config, store, labeler, run)
-        num_rows = export_preferences(store, artifact, ties=config.export.ties)
-        metrics = summarise(store)
-    run.say(f"{num_rows} preferences from {in_words(metrics)}")
-    return StageResult(artifact, int(metrics["num_votes"]), metrics)
+        if store.noted("pairs") != "complete":
+            from rlhf_cli.stages.answering import fill_with_pairs  # torch, and seconds to import it
+
+            fill_with_pairs(config, store, run)
+        ask(store)
+        decided = outcomes(store.votes())
+        policy = ExportPolicy(**config.export.model_dump(exclude={"formats"}), seed=config.seed)
+        export = export_preferences(store, decided, run.dir.root, policy, config.export.formats)
+        metrics = summarise(store, decided)
+    run.say(f"{export.num_rows} preferences from {in_words(metrics)}")
+    for line in export.notes:
+        run.say(line)
+    return StageResult(export.path, int(metrics["num_votes"]), metrics)
 
 
 def plan(config: CollectConfig) -> str:
     """Say what a run would do: prompts, answers, who judges."""
+    from rlhf_cli.stages.answering import choose_prompts
+
     prompts = choose_prompts(config)
     num_pairs = len(prompts.train)
     answers = [f"{c.path} at temperature {c.temperature:g}" for c in config.candidates]
@@ -71,206 +50,19 @@ def plan(config: CollectConfig) -> str:
     )
 
 
-def make_labeler(section: sections.Labeler, seed: int, *, stopped: Callable[[], bool]) -> Labeler:
-    """Open the configured labeler. Raises here what would otherwise fail after hours of sampling."""
-    if isinstance(section, sections.RuleLabeler):
-        # That it returns a number is checked at every vote.
-        rule = cast(Rule, load_function(section.function))
-        return RuleLabeler(rule, name=section.function, noise=section.noise, seed=seed)
-    from rlhf_cli.preference.terminal import open_terminal  # there are systems without terminals of this kind
-
-    return open_terminal(section.annotator or _login_name(), stopped=stopped)
-
-
-def _login_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # containers run under numbers that have no name
-        return f"user-{os.getuid()}"
-
-
-def choose_prompts(config: CollectConfig) -> Prepared[EncodedPrompt]:
-    """Read the prompts that every candidate has room to answer, up to `limit`."""
-    reading = read_prompts(config.prompts, on_bad_row=config.on_bad_row, seed=config.seed, deduplicate=True)
-    records = [_as_sampled(record, config.template) for record in reading.records]
-    encoded, reports, samples = [], [], ""
-    for path, revision in dict.fromkeys((c.path, c.revision) for c in config.candidates):
-        encoder = _encoder(config, load_vocabulary(sections.Model(path=path, revision=revision)))
-        encoded = encoder.prompts(records, max_prompt_length=encoder.max_length)
-        records = [prompt.record for prompt in encoded]
-        reports.append(data_report(f"prompts for {path}", reading, encoder, num_kept=len(records)))
-        samples += samples_text([_as_row(prompt) for prompt in encoded[:5]], encoder.tokenizer)
-    if not records:
-        raise DataError(
-            "no prompt is left to answer",
-            where="prompts",
-            fix="raise max_prompt_length, or lower generation.max_new_tokens: what a model reads holds both",
-        )
-    return Prepared(encoded[: config.limit], [], reports, samples)
-
-
-def _as_sampled(record: Prompt, template: str) -> Prompt:
-    """Make plain text a user turn where the template is to be applied, so that the export says what was asked."""
-    prompt = as_dialog(record.prompt, "user") if template == "chat" else record.prompt
-    return dataclasses.replace(record, prompt=prompt)
-
-
-def _as_row(prompt: EncodedPrompt) -> EncodedText:
-    num_prompt = len(prompt.input_ids)
-    return EncodedText(prompt.input_ids, [False] * num_prompt, num_prompt, prompt.record.origin)
-
-
-def _encoder(config: CollectConfig, vocabulary: Vocabulary) -> Encoder:
-    """Give an encoder whose limit leaves room for a whole answer."""
-    limit = config.max_prompt_length
-    if vocabulary.max_positions is not None:
-        limit = min(limit, vocabulary.max_positions - config.generation.max_new_tokens)
-    return Encoder(
-        vocabulary.tokenizer,
-        stop_ids=vocabulary.stop_ids,
-        template=config.template,
-        max_length=limit,
-        over_length="drop",
-    )
-
-
-def sample_answers(config: CollectConfig, index: int, store: Store, run: Run) -> None:
-    """Sample what is missing of one candidate's answers; each batch is stored before the next one starts."""
-    samples = [sample for candidate, sample in answer_slots(config) if candidate == index]
-    missing = [(prompt_id, sample) for sample in samples for prompt_id in store.unanswered(index, sample)]
-    if not missing:
-        return
-    answerer = Answerer.open(config, index, store, run)
-    # Like lengths together need no padding; with the longest first, too little memory shows at once.
-    missing.sort(key=lambda slot: -len(answerer.prompts[slot[0] - 1]))
-    size, total = config.generation.batch_size, len(samples) * len(answerer.prompts)
-    num_done = total - len(missing)
-    run.say(f"candidate {index}: {len(missing)} answers to sample from {config.candidates[index].path}")
-    with run.progress(total, start=num_done) as bar:
-        for start in range(0, len(missing), size):
-            try:
-                responses = answerer.answer(missing[start : start + size])
-            except Preempted:
-                saved = f"{num_done + start} of {total} answers of candidate {index} saved"
-                raise Preempted(saved, fix="run the same command again: it continues there") from None
-            store.add_responses(responses)
-            bar.update(num_done + start + len(responses))
-
-
-@dataclass(frozen=True)
-class Answerer:
-    """A candidate that answers prompts by their id; `prompts[id - 1]` are the token ids of one."""
-
-    index: int
-    candidate: sections.Candidate
-    loaded: LoadedModel
-    prompts: list[list[int]]
-    engine: Engine
-    sampling: Sampling
-    seed: int
-
-    @classmethod
-    def open(cls, config: CollectConfig, index: int, store: Store, run: Run) -> Self:
-        """Load a candidate. Raises RunConflictError when other weights have answered in its name."""
-        candidate = config.candidates[index]
-        loaded = load_policy_for_sampling(candidate.path, candidate.revision)
-        if store.digests(index) - {loaded.digest}:
-            raise RunConflictError(
-                f"the weights in {candidate.path} changed after they had answered some of the prompts",
-                where=f"candidates.{index}.path",
-                fix="restore the weights, or start anew with --fresh or another run_dir",
-            )
-        run.add_parent(f"candidate {index}", candidate.path, loaded.digest)
-        encoder = _encoder(config, loaded.vocabulary)
-        prompts = encoder.prompts(store.prompts(), max_prompt_length=encoder.max_length)
-        engine = TransformersEngine(
-            loaded.model,
-            loaded.vocabulary.pad_id,
-            chunk_size=config.generation.batch_size,
-            autocast=autocast_for("auto", loaded.device, num_parameters(loaded.model)),
-            max_positions=loaded.vocabulary.max_positions,
-            should_stop=lambda: run.stop.requested,
-        )
-        sampling = Sampling(
-            temperature=candidate.temperature,
-            top_p=candidate.top_p,
-            max_new_tokens=config.generation.max_new_tokens,
-            stop_ids=loaded.vocabulary.stop_ids,
-        )
-        ids = [prompt.input_ids for prompt in prompts]
-        return cls(index, candidate, loaded, ids, engine, sampling, config.seed)
-
-    def answer(self, slots: Sequence[tuple[int, int]]) -> list[Response]:
-        """Answer each (prompt id, sample), with a seed of its own. Raises Preempted when asked to stop."""
-        vocabulary = self.loaded.vocabulary
-        prompts = [self.prompts[prompt_id - 1] for prompt_id, _ in slots]
-        seeds = [draw(self.seed, "answer", self.index, *slot) for slot in slots]
-        completions = self.engine.generate(prompts, self.sampling, seeds)
-        return [
-            Response(
-                prompt_id=prompt_id,
-                candidate=self.index,
-                sample=sample,
-                model=self.candidate.path,
-                model_digest=self.loaded.digest,
-                temperature=self.candidate.temperature,
-                top_p=self.candidate.top_p,
-                seed=seed,
-                finish_reason="stop" if completion.finished else "length",
-                text=completion_text(vocabulary.tokenizer, prompt, completion.token_ids, vocabulary.stop_ids),
-            )
-            for (prompt_id, sample), prompt, seed, completion in zip(
-                slots, prompts, seeds, completions, strict=True
-            )
-        ]
-
-
-def pair_up(config: CollectConfig, store: Store) -> None:
-    """Pair the answers."""
-    pairs = store.unpaired(*answer_slots(config))
-    store.add_pairs(pairs)
-    if not store.num_pairs(identical=False):
-        raise DataError(
-            "both answers are the same in every pair",
-            where="candidates",
-            fix="raise candidates.0.temperature, or give two different candidates; then start anew with --fresh",
-        )
-
-
-def have_judged(config: CollectConfig, store: Store, labeler: Labeler, run: Run) -> None:
-    """Ask until every pair has its votes; raise Preempted when the labeler or a signal ends it before."""
-    if isinstance(labeler, RuleLabeler):
-        store.add_labeler(labeler.name, "rule", labeler.detail)
-        num_votes = store.num_votes(labeler.name)
-        total = num_votes + len(store.undecided(labeler.name))
-        with run.progress(total, start=num_votes) as bar:
-            for num_votes in ask_machine(store, labeler, config.seed):
-                bar.update(num_votes)
-                if run.stop.requested:
-                    break
-        raise_if_unfinished(num_votes, total)
-        return
-    with Desk(store, votes_per_pair=1, overlap_fraction=0, seed=config.seed) as desk:
-        # Who draws the questions shows the progress, and stops when asked to.
-        deque(ask_person(desk, labeler), maxlen=0)
-        progress = desk.progress(labeler.name)
-        raise_if_unfinished(progress.done, progress.total)
-
-
-def raise_if_unfinished(saved: int, total: int) -> None:
-    """Raise Preempted while votes are missing."""
-    if saved < total:
-        raise Preempted(
-            f"{saved} {'vote' if saved == 1 else 'votes'} saved, {total - saved} to go",
-            fix=f"run the same command again: it continues at {saved + 1}",
-        )
-
-
 def in_words(metrics: Mapping[str, float]) -> str:
     """Say what became of the pairs, and warn of what may spoil them."""
-    names = {"decided": "decided", "ties": "tied", "both_bad": "both bad", "skipped": "skipped"}
-    parts = [f"{metrics[key]} {words}" for key, words in names.items() if metrics[key]]
-    parts += [f"{metrics['identical_pairs']} identical"] if metrics["identical_pairs"] else []
+    counts = {
+        "decided": "decided",
+        "ties": "tied",
+        "both_bad": "both bad",
+        "skipped": "skipped",
+        "errors": "failed to be judged",
+        "identical_pairs": "identical",
+    }
+    parts = [f"{metrics[key]} {words}" for key, words in counts.items() if metrics[key]]
+    if metrics["surplus_votes"]:
+        parts.append(f"{metrics['surplus_votes']} votes more than wanted, kept and not counted")
     rates = {
         "chosen_longer_rate": "the longer answer won",
         "first_shown_win_rate": "the answer shown first won",
@@ -279,8 +71,3 @@ def in_words(metrics: Mapping[str, float]) -> str:
     if metrics["unfinished_rate"]:
         parts.append(f"{metrics['unfinished_rate']:.0%} of the answers are cut at generation.max_new_tokens")
     return f"{metrics['num_pairs']} pairs: {', '.join(parts)}"
-
-
-def answer_slots(config: CollectConfig) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Say whose answers make a pair, as (candidate, sample): one of each, or two of the only candidate."""
-    return ((0, 0), (1, 0)) if len(config.candidates) == 2 else ((0, 0), (0, 1))

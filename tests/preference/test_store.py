@@ -12,6 +12,8 @@ from rlhf_cli.preference.database import file_system_type, is_network_type
 from rlhf_cli.preference.store import WINNERS, Store, Vote
 from rlhf_cli.records import Message, Prompt
 
+COLUMNS = "key, presentation_id, winner, strength, reason, tags, seconds, raw"
+
 
 def judgements(store: Store) -> list[tuple[str, int | None]]:
     with sqlite3.connect(store.path) as other:
@@ -25,17 +27,24 @@ def test_a_pair_comes_back_as_it_went_in(make_store: MakeStore):
     assert pair.extra == {"key": 1}
     assert [r.text for r in pair.responses] == ["one 1", "two 1"]
     assert pair.responses[0] == response(1, 0, "one 1")
-    assert (pair.first, [r.text for r in pair.shown]) == (2, ["two 1", "one 1"])
-    assert [r.text for r in store.pair(2).shown] == ["one 2", "two 2"]
+    assert [[r.text for r in pair.shown(first)] for first in (1, 2)] == [
+        ["one 1", "two 1"],
+        ["two 1", "one 1"],
+    ]
+    assert list(store.pairs()) == [store.pair(1), store.pair(2)]
 
 
 def test_votes_survive_reopening(make_store: MakeStore):
     store = make_store(len(WINNERS) + 1)
     for pair_id, winner in enumerate(WINNERS, 1):
-        store.vote(Vote(pair_id, winner, "ana", "because", 1.5), key=str(pair_id))
+        store.vote(Vote(pair_id, winner, "ana", "because", 1.5, tags=("clear",), first=2), key=str(pair_id))
     with Store(store.path) as again:
-        assert again.votes() == [Vote(i, w, "ana", "because", 1.5) for i, w in enumerate(WINNERS, 1)]
-        assert again.undecided() == [len(WINNERS) + 1]
+        assert again.votes() == [
+            Vote(i, w, "ana", "because", 1.5, tags=("clear",), first=2) for i, w in enumerate(WINNERS, 1)
+        ]
+        assert again.undecided("ana") == [len(WINNERS) + 1]
+        assert again.undecided("ana", errors=True) == [len(WINNERS), len(WINNERS) + 1]
+        assert again.num_votes() == again.num_votes("ana") == len(WINNERS)
 
 
 def test_every_commit_is_synced_to_disk(make_store: MakeStore):
@@ -86,12 +95,43 @@ def test_a_key_belongs_to_one_judgement(make_store: MakeStore):
             store.vote(other, key="k")
 
 
-def test_a_decided_pair_takes_no_second_vote(make_store: MakeStore):
+def test_a_decided_pair_takes_no_second_vote_of_the_same_labeler(make_store: MakeStore):
     store = make_store()
     store.vote(Vote(1, "2", "ana"), key="k1")
     with pytest.raises(RunConflictError, match="decided"):
-        store.vote(Vote(1, "1", "ben"), key="k2")
-    assert store.votes() == [Vote(1, "2", "ana")]
+        store.vote(Vote(1, "1", "ana"), key="k2")
+    store.vote(Vote(1, "1", "ben"), key="k3")
+    assert store.votes() == [Vote(1, "2", "ana"), Vote(1, "1", "ben")]
+    assert (store.undecided("ana"), store.undecided("r")) == ([2, 3], [1, 2, 3])
+
+
+def test_an_error_gives_way_to_what_the_machine_says_later(make_store: MakeStore):
+    store = make_store()
+    store.add_labeler("m", "judge", {"prompt": "abc"})
+    store.vote(Vote(1, "error", "m", raw="no verdict", first=0), key="k1")
+    better = Vote(1, "1", "m", p_first_response=0.75, raw="[[A]]", first=0)
+    store.vote(better, key="k2")
+    assert store.votes() == [better]
+    assert judgements(store) == [("error", None), ("1", 1)]
+    assert store.num_votes("m") == 1
+
+
+def test_a_name_belongs_to_one_labeler(make_store: MakeStore):
+    store = make_store()
+    store.add_labeler("m", "judge", {"prompt": "abc", "model": "x"})
+    store.add_labeler("m", "judge", {"model": "x", "prompt": "abc"})
+    assert store.labelers()["m"] == ("judge", {"prompt": "abc", "model": "x"})
+    with pytest.raises(RunConflictError, match=r"human 'm'|judge 'm'"):
+        store.add_labeler("m", "judge", {"prompt": "changed", "model": "x"})
+    with pytest.raises(RunConflictError, match=r"another name|judge 'm'"):
+        store.add_labeler("m", "human", {})
+
+
+def test_nobody_votes_who_is_not_known(make_store: MakeStore):
+    store = make_store()
+    with pytest.raises(RunConflictError):
+        store.vote(Vote(1, "1", "stranger"), key="k1")
+    assert store.votes() == []
 
 
 def test_undo_adds_a_row_and_the_pair_is_asked_again(make_store: MakeStore):
@@ -99,7 +139,7 @@ def test_undo_adds_a_row_and_the_pair_is_asked_again(make_store: MakeStore):
     store.vote(Vote(1, "1", "ana"), key="k1")
     store.vote(Vote(2, "1", "ana"), key="k2")
     assert store.undo("ana", key="k3") == 2
-    assert store.undecided() == [2, 3]
+    assert store.undecided("ana") == [2, 3]
     assert store.undo("ana", key="k4") == 1
     assert store.undo("ana", key="k5") is None
     store.vote(Vote(2, "tie", "ana"), key="k6")
@@ -120,16 +160,17 @@ def test_undo_leaves_the_votes_of_others_alone(make_store: MakeStore):
     [
         "UPDATE judgements SET winner = '2'",
         "DELETE FROM judgements",
-        "INSERT OR REPLACE INTO judgements (id, key, presentation_id, winner, labeler, reason, seconds)"
-        " VALUES (1, 'k1', 1, '2', 'eve', '', 0)",
-        "INSERT INTO judgements (key, presentation_id, winner, labeler, reason, seconds)"
-        " VALUES ('k9', 1, '2', 'eve', '', 0)",
-        "INSERT INTO judgements (key, presentation_id, winner, labeler, reason, seconds, supersedes)"
-        " VALUES ('k9', 1, '2', 'eve', '', 0, 1)",
-        "INSERT INTO judgements (key, presentation_id, winner, labeler, reason, seconds)"
-        " VALUES ('k9', 3, 'A', 'eve', '', 0)",
-        "INSERT INTO judgements (key, presentation_id, winner, labeler, reason, seconds)"
-        " VALUES ('k9', 99, '1', 'eve', '', 0)",
+        f"INSERT OR REPLACE INTO judgements (id, {COLUMNS}) VALUES (1, 'k1', 1, '2', 0, '', '[]', 0, '')",
+        f"INSERT INTO judgements ({COLUMNS}) VALUES ('k9', 1, '2', 0, '', '[]', 0, '')",
+        f"INSERT INTO judgements ({COLUMNS}, supersedes) VALUES ('k9', 1, '2', 0, '', '[]', 0, '', 1)",
+        f"INSERT INTO judgements ({COLUMNS}) VALUES ('k9', 2, 'A', 0, '', '[]', 0, '')",
+        f"INSERT INTO judgements ({COLUMNS}) VALUES ('k9', 2, 'tie', 1, '', '[]', 0, '')",
+        f"INSERT INTO judgements ({COLUMNS}) VALUES ('k9', 2, '1', 4, '', '[]', 0, '')",
+        f"INSERT INTO judgements ({COLUMNS}) VALUES ('k9', 99, '1', 0, '', '[]', 0, '')",
+        "INSERT INTO presentations (pair_id, labeler, first) VALUES (1, 'ana', 2)",
+        "INSERT INTO presentations (pair_id, labeler, first) VALUES (2, 'eve', 2)",
+        "UPDATE labelers SET kind = 'judge'",
+        "DELETE FROM labelers",
         "UPDATE presentations SET first = 3 - first",
         "DELETE FROM presentations",
         "UPDATE responses SET text = ''",
@@ -167,7 +208,7 @@ def test_unanswered_and_digests(make_store: MakeStore):
 
 def test_identical_answers_are_not_asked(make_store: MakeStore):
     store = make_store([("a b", "a  b\n"), ("a", "b"), ("", " ")])
-    assert store.undecided() == [2]
+    assert store.undecided("ana") == [2]
     assert (store.num_pairs(identical=True), store.num_pairs(identical=False)) == (2, 1)
 
 
@@ -199,8 +240,8 @@ def test_other_files_are_refused(tmp_path: Path):
         Store(foreign)
     newer = tmp_path / "newer.db"
     with Store(newer) as store:
-        store._db.execute("UPDATE meta SET value = '2'")
-    with pytest.raises(DataError, match="version 2"):
+        store.note("schema_version", "3")
+    with pytest.raises(DataError, match="version 3"):
         Store(newer)
     with pytest.raises(ResourceError):
         Store(tmp_path / "missing" / "collect.db")

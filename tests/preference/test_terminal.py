@@ -3,6 +3,7 @@
 import io
 import re
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -48,7 +49,8 @@ def ask(*typed: str, number: int = 1, width: int = 120, **texts: Text) -> tuple[
     parts = {"prompt": "Why?", "first": "Because.", "second": "No idea.", **texts}
     question = Question(pair_id=1, number=number, total=9, **parts)  # type: ignore[arg-type]
     console = screen(width)
-    return TerminalLabeler(console, ScriptedKeys(*typed), name="ana").label(question), shown(console)
+    labeler = TerminalLabeler(console, ScriptedKeys(*typed), name="ana", tags=["correct", "clear", "safe"])
+    return labeler.label(question), shown(console)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +84,43 @@ def test_undo_needs_a_vote():
 
 
 def test_unknown_keys_show_the_keys_and_vote_nothing():
-    verdict, text = ask("?", "1", "\n", "ж", "x")
+    verdict, text = ask("?", "4", "\n", "ж", "x")
     assert isinstance(verdict, Verdict)
     assert verdict.winner == "both_bad"
     assert text.count("both are bad") == 5  # four lists of keys, and the verdict
     console = screen()
     console.print(help_view())
-    assert {line.split()[0] for line in shown(console).splitlines()} == set("abtxsur?q")
+    assert {line.split()[0] for line in shown(console).splitlines()} == set("abtxs123gru?q")
+
+
+@pytest.mark.parametrize(
+    ("typed", "winner", "strength"),
+    [("2a", "first", 2), ("13b", "second", 3), ("22a", "first", 0), ("3t", "tie", 0), ("1x", "both_bad", 0)],
+)
+def test_how_much_better_is_said_before_the_vote(typed: str, winner: str, strength: int):
+    verdict, text = ask(*typed)
+    assert isinstance(verdict, Verdict)
+    assert (verdict.winner, verdict.strength) == (winner, strength)
+    assert ("A is clearly better" in text) is (typed == "2a")
+
+
+def test_tags_are_chosen_by_number_and_go_with_a_reason():
+    verdict, text = ask("g", "3, 1 9", "r", "long", "b")
+    assert isinstance(verdict, Verdict)
+    assert (verdict.tags, verdict.reason) == (("correct", "safe"), "long")
+    assert "1 correct  2 clear  3 safe" in text
+    assert ask("g", "2", "g", "", "b")[0] == replace(verdict, tags=(), reason="", seconds=0.0)
+    assert ask("g")[0] == Stop()
+
+
+def test_code_keeps_its_text_and_is_set_apart():
+    console = Console(file=io.StringIO(), width=60, force_terminal=True, color_system="standard")
+    answer = "Use `len`:\n```python\nx = [1]\n```\nDone."
+    TerminalLabeler(console, ScriptedKeys(), name="ana").label(Question(1, "p", answer, "b", 1, 1))
+    text = shown(console)
+    assert re.search(r"\x1b\[36mx = \[1\]", text)
+    assert re.search(r"\x1b\[36m`len`", text)
+    assert not re.search(r"\x1b\[36m[^`]*Done", text)
 
 
 def test_answers_stand_side_by_side_when_there_is_room():
@@ -169,5 +201,5 @@ def test_inert_text_is_inert_for_good(text: str):
 
 def test_no_terminal_is_refused_with_a_way_out():
     with pytest.raises(UsageError, match="no terminal") as caught:
-        open_terminal("ana", stopped=lambda: False)
+        open_terminal("ana", tags=[], stopped=lambda: False)
     assert "rlhf_cli.preference.rules:longer" in (caught.value.fix or "")

@@ -16,21 +16,27 @@ import pytest
 from small_store import MakeStore
 
 from rlhf_cli.preference.keys import TerminalKeys
-from rlhf_cli.preference.store import Store, Vote
+from rlhf_cli.preference.labeler import blind
+from rlhf_cli.preference.store import Store
 
 CHILD = """
 import sys
 from pathlib import Path
+from rlhf_cli.preference.desk import Desk
 from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.terminal import open_terminal
-from rlhf_cli.preference.voting import collect_votes
+from rlhf_cli.preference.voting import ask_person
 from rlhf_cli.run.signals import StopFlag
 
-with Store(Path(sys.argv[1])) as store, StopFlag().installed() as stop:
-    stopped = lambda: stop.requested
-    for _ in collect_votes(store, open_terminal("ana", stopped=stopped)):
+with (
+    Store(Path(sys.argv[1])) as store,
+    StopFlag().installed() as stop,
+    Desk(store, votes_per_pair=1, overlap_fraction=0, seed=0) as desk,
+):
+    for _ in ask_person(desk, open_terminal("ana", tags=["clear"], stopped=lambda: stop.requested)):
         pass
-    sys.stderr.write(f"{store.num_votes()} saved, {len(store.undecided())} left")
+    progress = desk.progress("ana")
+    sys.stderr.write(f"{progress.done} saved, {progress.total - progress.done} left")
 """
 
 
@@ -80,9 +86,10 @@ def session(make_store: MakeStore) -> Iterator[Session]:
         opened.close()
 
 
-def votes(db: Path) -> list[Vote]:
+def verdicts(db: Path) -> list[tuple[int, str]]:
+    """Return pair and verdict, as it was pressed."""
     with Store(db) as store:
-        return [Vote(v.pair_id, v.winner, v.labeler, v.reason) for v in store.votes()]
+        return [(vote.pair_id, blind(vote.winner, vote.first)) for vote in store.votes()]
 
 
 def test_a_session_at_a_terminal(session: Session, tmp_path: Path):
@@ -106,10 +113,9 @@ def test_a_session_at_a_terminal(session: Session, tmp_path: Path):
     session.press("q")
     session.expect("2 saved, 3 left")
     assert session.child.wait(10) == 0
-    # Pair 1 shows response 2 first, pair 2 response 1.
-    assert votes(tmp_path / "collect.db") == [Vote(1, "2", "ana"), Vote(2, "2", "ana")]
+    assert verdicts(tmp_path / "collect.db") == [(1, "first"), (2, "second")]
     with Store(tmp_path / "collect.db") as store:
-        reasons = store._db.execute("SELECT reason FROM judgements WHERE winner = 'tie'").fetchall()
+        reasons = store.rows("SELECT reason FROM judgements WHERE winner = 'tie'")
     assert [row["reason"] for row in reasons] == ["très long"]
     assert termios.tcgetattr(session.slave) == session.before
 
@@ -154,4 +160,4 @@ def test_no_interruption_loses_a_vote(session: Session, tmp_path: Path, interrup
         session.expect("1 saved, 4 left")
         assert session.child.wait(10) == 0
         assert termios.tcgetattr(session.slave) == session.before
-    assert votes(tmp_path / "collect.db") == [Vote(1, "both_bad", "ana")]
+    assert verdicts(tmp_path / "collect.db") == [(1, "both_bad")]

@@ -15,10 +15,21 @@ from small_store import MakeStore
 
 from rlhf_cli.errors import DataError
 from rlhf_cli.preference import rules
-from rlhf_cli.preference.labeler import Choice, Question, ScriptedLabeler, Stop, Undo, Verdict, unblind
+from rlhf_cli.preference.desk import Desk
+from rlhf_cli.preference.labeler import (
+    Choice,
+    Question,
+    ScriptedLabeler,
+    Stop,
+    Undo,
+    Verdict,
+    blind,
+    question_of,
+    unblind,
+)
 from rlhf_cli.preference.rules import RuleLabeler, longer, shorter
-from rlhf_cli.preference.store import Vote
-from rlhf_cli.preference.voting import collect_votes
+from rlhf_cli.preference.store import Store, Vote
+from rlhf_cli.preference.voting import ask_machine, ask_person
 from rlhf_cli.records import Message, last_user_text
 from rlhf_cli.run.chance import draw, fraction
 
@@ -35,43 +46,70 @@ def test_a_verdict_names_the_response_and_not_its_place():
 @given(st.sampled_from(CHOICES), st.sampled_from([1, 2]))
 def test_swapping_the_display_swaps_nothing_canonical(choice: Choice, first: int):
     assert unblind(choice, first) == unblind(MIRROR.get(choice, choice), 3 - first)
+    assert blind(unblind(choice, first), first) == choice
 
 
 @pytest.mark.parametrize("rule", [longer, shorter])
 def test_a_rule_votes_alike_in_either_order(make_store: MakeStore, rule: rules.Rule):
-    store = make_store([("short", "much longer"), ("short", "much longer"), ("much longer", "short")])
-    assert {store.pair(i).first for i in (1, 2)} == {1, 2}
-    assert list(collect_votes(store, RuleLabeler(rule, name="r")))
-    assert [v.winner for v in store.votes()] == (["2", "2", "1"] if rule is longer else ["1", "1", "2"])
+    store = make_store([("short", "much longer"), ("short", "much longer"), ("much longer", "short")] * 4)
+    assert list(ask_machine(store, RuleLabeler(rule, name="r"), seed=0)) == list(range(1, 13))
+    assert {vote.first for vote in store.votes()} == {1, 2}
+    expected = ["2", "2", "1"] if rule is longer else ["1", "1", "2"]
+    assert [v.winner for v in store.votes()] == expected * 4
 
 
 def test_questions_are_blind_and_numbered(make_store: MakeStore):
     store = make_store(2)
     labeler = ScriptedLabeler([Verdict("first", "clear", 2.5), Verdict("skip")])
-    assert list(collect_votes(store, labeler))
+    assert list(ask_machine(store, labeler, seed=0)) == [1, 2]
+    one, two = store.votes()
     assert labeler.asked == [
-        Question(1, "ask 1", "two 1", "one 1", 1, 2, extra={"key": 1}),
-        Question(2, "ask 2", "one 2", "two 2", 2, 2, extra={"key": 2}),
+        question_of(store.pair(1), one.first, 1, 2),
+        question_of(store.pair(2), two.first, 2, 2),
     ]
-    assert store.votes() == [Vote(1, "2", "script", "clear", 2.5), Vote(2, "skip", "script")]
+    sides = ("one 1", "two 1")
+    shown = sides if one.first == 1 else sides[::-1]
+    assert labeler.asked[0] == Question(1, "ask 1", *shown, 1, 2, extra={"key": 1})
+    assert one == Vote(1, "1" if one.first == 1 else "2", "script", "clear", 2.5, first=one.first)
+    assert two.winner == "skip"
 
 
-def test_stopping_keeps_the_votes_and_goes_on_at_the_next(make_store: MakeStore):
+def test_a_machine_that_stopped_goes_on_at_the_next(make_store: MakeStore):
     store = make_store(4)
-    assert list(collect_votes(store, ScriptedLabeler([Verdict("tie"), Stop()]))) == [1]
-    assert next(collect_votes(store, ScriptedLabeler(repeat(Verdict("tie"))))) == 2  # and whoever asks stops
+    assert list(ask_machine(store, ScriptedLabeler([Verdict("tie"), Stop()]), seed=0)) == [1]
+    assert (
+        next(ask_machine(store, ScriptedLabeler(repeat(Verdict("tie"))), seed=0)) == 2
+    )  # and whoever asks stops
     again = ScriptedLabeler(repeat(Verdict("skip")))
-    assert list(collect_votes(store, again)) == [3, 4]
+    assert list(ask_machine(store, again, seed=0)) == [3, 4]
     assert [(q.pair_id, q.number, q.total) for q in again.asked] == [(3, 3, 4), (4, 4, 4)]
     assert [v.winner for v in store.votes()] == ["tie", "tie", "skip", "skip"]
+
+
+def open_desk(store: Store) -> Desk:
+    return Desk(store, votes_per_pair=1, overlap_fraction=0, seed=0)
+
+
+def test_a_person_who_stopped_goes_on_at_the_same_question(make_store: MakeStore):
+    store = make_store(4)
+    with open_desk(store) as desk:
+        first = ScriptedLabeler([Verdict("tie"), Stop()])
+        assert list(ask_person(desk, first)) == [1]
+    with open_desk(store) as desk:
+        again = ScriptedLabeler(repeat(Verdict("skip")))
+        assert list(ask_person(desk, again)) == [2, 3, 4]
+    assert again.asked[0] == first.asked[1]
+    assert [(q.pair_id, q.number, q.total) for q in again.asked] == [(2, 2, 4), (3, 3, 4), (4, 4, 4)]
+    assert [v.winner for v in store.votes()] == ["tie", "skip", "skip", "skip"]
 
 
 def test_undo_asks_the_last_question_again(make_store: MakeStore):
     store = make_store(3)
     first_time = [Undo(), Verdict("first"), Verdict("first"), Undo(), Undo(), Verdict("tie")]
     labeler = ScriptedLabeler(chain(first_time, repeat(Verdict("skip"))))
-    assert list(collect_votes(store, labeler))
-    assert [q.number for q in labeler.asked] == [1, 1, 2, 3, 2, 1, 2, 3]
+    with open_desk(store) as desk:
+        assert list(ask_person(desk, labeler)) == [0, 1, 2, 1, 0, 1, 2, 3]
+    assert [q.pair_id for q in labeler.asked] == [1, 1, 2, 3, 2, 1, 2, 3]
     assert [v.winner for v in store.votes()] == ["tie", "skip", "skip"]
 
 
@@ -130,7 +168,7 @@ import sys
 from pathlib import Path
 from rlhf_cli.preference.labeler import Verdict
 from rlhf_cli.preference.store import Store
-from rlhf_cli.preference.voting import collect_votes
+from rlhf_cli.preference.voting import ask_machine
 
 class Acknowledging:
     name, last = "child", None
@@ -140,7 +178,7 @@ class Acknowledging:
         self.last = question.pair_id
         return Verdict(("first", "second", "tie", "skip")[question.pair_id % 4])
 
-for _ in collect_votes(Store(Path(sys.argv[1])), Acknowledging()):
+for _ in ask_machine(Store(Path(sys.argv[1])), Acknowledging(), seed=0):
     pass
 """
 
@@ -163,7 +201,7 @@ def test_kill_9_loses_no_acknowledged_vote(make_store: MakeStore):
     voted = [vote.pair_id for vote in store.votes()]
     assert len(voted) == len(set(voted)) < 4000
     assert set(acknowledged) <= set(voted)
-    assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-    rows = store._db.execute("SELECT COUNT(*) FROM judgements").fetchone()[0]
+    assert store.rows("PRAGMA integrity_check")[0][0] == "ok"
+    rows = store.rows("SELECT COUNT(*) FROM judgements")[0][0]
     assert rows == len(voted)
-    assert store.undecided() == sorted(set(range(1, 4001)) - set(voted))
+    assert store.undecided("child") == sorted(set(range(1, 4001)) - set(voted))

@@ -18,12 +18,13 @@ TAG = re.compile(r"</?([a-z]+[0-9]?)( start=\"\d+\")?>")
         ("a *b* **c** `d` ~~e~~", "<p>a <em>b</em> <strong>c</strong> <code>d</code> <s>e</s></p>\n"),
         ("one\ntwo", "<p>one<br>\ntwo</p>\n"),
         ("# T\n\n3. x", '<h1>T</h1>\n<ol start="3">\n<li>x</li>\n</ol>\n'),
-        ("```python\na < b\n```", "<pre><code>a &lt; b\n</code></pre>\n"),
+        ("```python\na < b\n```", "<pre><em>python</em>\n<code>a &lt; b\n</code></pre>\n"),
         (
             "[x](http://h/) <http://h/> ![i](http://h/i)",
             "<p>[x](http://h/) &lt;http://h/&gt; ![i](http://h/i)</p>\n",
         ),
         ("<b>bold</b>", "<p>&lt;b&gt;bold&lt;/b&gt;</p>\n"),
+        ("&copy; &lt;", "<p>&amp;copy; &amp;lt;</p>\n"),
         ("red \x1b[31m", "<p>red ␛[31m</p>\n"),
     ],
 )
@@ -37,6 +38,25 @@ def test_plain_is_what_was_written():
 
 def test_very_long_text_is_not_parsed():
     assert markdown("*" * (MAX_MARKDOWN_CHARACTERS + 1)).startswith("<pre>****")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "> " * 30 + "deep",
+        "| a |\n|-|\n| b | hidden |",
+        "".join("  " * i + "- x\n" for i in range(30)),
+        "```&copy;\nx\n```",
+    ],
+)
+def test_what_markdown_would_hide_is_shown_as_it_stands(text: str):
+    assert markdown(text) == f"<pre>{plain(text)}</pre>"
+
+
+@given(st.text(alphabet="ab &;<>|`~-+#*_[]()!:\n", max_size=80))
+def test_every_letter_is_shown(text: str):
+    shown = markdown(text).striptags()
+    assert sum(map(str.isalpha, shown)) == sum(map(str.isalpha, text))
 
 
 def is_inert(html: str) -> bool:
