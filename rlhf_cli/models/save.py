@@ -10,6 +10,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from rlhf_cli.models.load import LoadedModel, Vocabulary, quiet_loading
 from rlhf_cli.run.directory import RunDir, publish_dir
+from rlhf_cli.run.faults import fault_point
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,6 +38,7 @@ def save_model(
     tokenizer = vocabulary.tokenizer
     if adapter_dir is not None:
         temporary = _fresh_sibling(adapter_dir)
+        fault_point("adapter.write", adapter_dir)
         model.save_pretrained(temporary)
         publish_dir(temporary, adapter_dir, replace=True)
         # Adapters learn in fp32; merging in a bf16 base would round away small updates.
@@ -51,7 +53,9 @@ def save_model(
     model.config.eos_token_id = tokenizer.eos_token_id
     model.config.pad_token_id = tokenizer.pad_token_id
     temporary = _fresh_sibling(model_dir)
+    fault_point("model.write", model_dir)
     model.save_pretrained(temporary)
+    fault_point("tokenizer.write", model_dir)
     tokenizer.save_pretrained(temporary)
     publish_dir(temporary, model_dir, replace=True)
 

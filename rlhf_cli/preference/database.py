@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rlhf_cli.errors import DataError, ResourceError, RlhfError, RunConflictError
 from rlhf_cli.preference.migration import bring_up_to_date
+from rlhf_cli.run.faults import fault_point
 
 _BUSY_SECONDS = 5.0
 _MOUNTS = Path("/proc/mounts")
@@ -60,11 +61,13 @@ def writing(connection: sqlite3.Connection, path: Path) -> Iterator[sqlite3.Conn
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection
+            fault_point("database.commit", path)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:  # a full disk has already rolled back
                 connection.execute("ROLLBACK")
             raise
+        fault_point("database.committed", path)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rlhf_cli.errors import DataError
 from rlhf_cli.run.directory import fsync_path
+from rlhf_cli.run.faults import fault_point
 
 SCHEMA_VERSION = 2
 
@@ -32,6 +33,7 @@ def bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
             schema = _script("1_to_2_before") + schema + _script("1_to_2_after")
         for statement in _statements(schema):
             connection.execute(statement)
+        fault_point("database.commit", path)
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -64,6 +66,7 @@ def _back_up(connection: sqlite3.Connection, backup: Path) -> None:
     connection.backup(copy)
     copy.close()
     fsync_path(partial)
+    fault_point("database.backup", backup)
     partial.replace(backup)
     fsync_path(backup.parent)
 

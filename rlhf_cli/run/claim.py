@@ -12,6 +12,7 @@ from pathlib import Path
 from rlhf_cli.errors import RunConflictError
 from rlhf_cli.run.directory import RunDir
 from rlhf_cli.run.failures import known_failure
+from rlhf_cli.run.faults import fault_point
 from rlhf_cli.run.manifest import Manifest, artifact_path, read_manifest, utc_now
 
 Tree = dict[str, object]
@@ -52,6 +53,7 @@ def claim_directory(
     _refuse_foreign(run_dir)
     if fresh and spec.root.exists():
         with _locked(run_dir), _as_conflict(spec.root):
+            fault_point("run.set_aside", spec.root)
             spec.root.rename(_free_name(spec.root))
     with _as_conflict(spec.root):
         spec.root.mkdir(parents=True, exist_ok=True)
@@ -125,6 +127,7 @@ def _locked(run_dir: RunDir) -> Iterator[None]:
             sys.stderr.write(
                 f"warning: {run_dir.root} cannot be locked ({error.strerror}): start one run only\n"
             )
+        fault_point("lock.write", run_dir.lock)
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {platform.node()} since {utc_now()}\n")
         file.flush()

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_cli.run.faults import fault_point
+
 
 @dataclass(frozen=True)
 class RunDir:
@@ -88,13 +90,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
+        fault_point("atomic.write", path)
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
+            fault_point("atomic.fsync", path)
             os.fsync(file.fileno())
+        fault_point("atomic.rename", path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    fault_point("atomic.fsync_parent", path)
     fsync_path(path.parent)
 
 
@@ -104,15 +110,20 @@ def publish_dir(tmp: Path, final: Path, *, replace: bool = False) -> None:
     Raises OSError where `final` is a non-empty directory, unless `replace` moves the old one out of the way.
     """
     for folder, _, names in os.walk(tmp):
-        for name in names:
-            fsync_path(Path(folder, name))
-        fsync_path(Path(folder))
+        for path in (*(Path(folder, name) for name in sorted(names)), Path(folder)):
+            fault_point("publish.fsync", path)
+            fsync_path(path)
     doomed = final.with_name(f".{final.name}.del-{uuid.uuid4().hex[:8]}")
     if replace and final.exists():
+        fault_point("publish.set_aside", final)
         final.rename(doomed)
+    fault_point("publish.rename", final)
     tmp.rename(final)
+    fault_point("publish.fsync_parent", final)
     fsync_path(final.parent)
-    shutil.rmtree(doomed, ignore_errors=True)
+    if doomed.exists():
+        fault_point("publish.delete", doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def sha256_file(path: Path) -> str:
@@ -139,12 +150,14 @@ def _is_hidden(relative: Path) -> bool:
 def append_json_line(path: Path, record: Mapping[str, object]) -> None:
     """Append one JSON line and flush it to disk, closing a line that an earlier crash left torn."""
     line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    fault_point("append.write", path)
     with path.open("a+b") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line)
         file.flush()
+        fault_point("append.fsync", path)
         os.fsync(file.fileno())
 
 

@@ -12,6 +12,7 @@ from rlhf_cli.errors import Preempted
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
 from rlhf_cli.run.directory import RunDir, append_json_line, write_atomic
 from rlhf_cli.run.failures import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
+from rlhf_cli.run.faults import fault_point
 from rlhf_cli.run.manifest import (
     ConfigRecord,
     Manifest,
@@ -54,6 +55,7 @@ class Run:
         """Write to stderr, above the progress bar, and to log.txt with the time."""
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
+        fault_point("log.write", self.dir.log)
         with self.dir.log.open("a", encoding="utf-8") as log:
             log.write(f"{utc_now()} {text}\n")
 

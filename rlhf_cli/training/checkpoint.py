@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rlhf_cli.errors import CheckpointError, ResourceError
 from rlhf_cli.run.directory import publish_dir, sha256_file
+from rlhf_cli.run.faults import fault_point
 
 _NAME = re.compile(r"step-(\d{6,})")
 _FORMAT = "rlhf.checkpoint/1"
@@ -72,19 +73,25 @@ class CheckpointStore:
         tensors: Mapping[str, Mapping[str, Tensor]],
         state: Mapping[str, object],
     ) -> None:
+        fault_point("checkpoint.mkdir", folder)
         folder.mkdir()
         for name, group in tensors.items():
             on_cpu = {key: value.detach().cpu().contiguous() for key, value in group.items()}
+            fault_point("checkpoint.write", folder / f"{name}.safetensors")
             save_file(on_cpu, folder / f"{name}.safetensors")
+        fault_point("checkpoint.write", folder / "state.json")
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
         files = {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
         manifest = {"format": _FORMAT, "step": step, "files": files}
+        fault_point("checkpoint.write", folder / "MANIFEST.json")
         (folder / "MANIFEST.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     def _prune(self) -> None:
         for path in self._newest_first()[self._keep :]:
             doomed = path.with_name(f".del-{path.name}")
+            fault_point("checkpoint.retire", path)
             path.rename(doomed)  # half-deleted trees must never look like checkpoints
+            fault_point("checkpoint.delete", doomed)
             shutil.rmtree(doomed)
 
     def load_latest(self) -> Checkpoint | None:
@@ -111,6 +118,7 @@ class CheckpointStore:
         folder.mkdir(exist_ok=True)
         target = folder / path.name
         shutil.rmtree(target, ignore_errors=True)
+        fault_point("checkpoint.quarantine", path)
         path.rename(target)
         self._warn(f"checkpoint {path.name} does not verify ({reason}); moved to {target}")
 
