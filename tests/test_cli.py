@@ -248,7 +248,7 @@ def test_help_is_whole_in_a_narrow_pipe_and_names_every_command(rlhf, monkeypatc
         page = rlhf(*arguments)
         assert page.code == 0
         text = " ".join(page.out.split())
-        for word in [*cli.STAGES, "check", "schema", "Example:", "75 interrupted"]:
+        for word in [*cli.STAGES, *cli.TOOLS, "Example:", "75 interrupted"]:
             assert word in text
         assert "..." not in text.replace("[ARGS]...", "")
     assert rlhf("--version").out == f"rlhf {cli.rlhf_cli.__version__}\n"

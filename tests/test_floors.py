@@ -17,9 +17,10 @@ FLOORS = {
     "config": 1, "run": 1, "algo": 1,
     "data": 2, "models": 2,
     "rollout": 3, "reward": 3, "preference": 3, "training": 3,
-    "stages": 4, "quickstart": 4,
-    "cli": 5,
-    "__main__": 6,
+    "stages": 4, "tools": 4, "quickstart": 4,
+    "commands": 5,
+    "cli": 6,
+    "__main__": 7,
 }  # fmt: skip
 
 STAGES = {f"{PACKAGE}.stages.{name}" for name in ("sft", "collect", "train_rm", "ppo", "dpo")}
@@ -36,7 +37,7 @@ HEAVY = {
     "safetensors",
     "tokenizers",
 }
-LIGHT_FLOORS = {0, 1, 5, 6}
+LIGHT_FLOORS = {0, 1, 5, 6, 7}
 MAY_IMPORT_TORCH = {"algo"}
 
 
@@ -159,6 +160,7 @@ def test_no_import_cycle():
         ("errors", "import rlhf_cli.records", "never import each other"),
         ("stages.ppo", "def f():\n    from rlhf_cli.stages.dpo import run", "another stage"),
         ("quickstart.world", "from rlhf_cli.stages.sft import run", "never import each other"),
+        ("tools.chat", "from rlhf_cli.stages.sft import run", "never import each other"),
         ("algo.gae", "from rlhf_cli.errors import DataError", "algo imports torch"),
         ("algo.gae", "import numpy", "algo imports torch"),
         ("config.load", "import torch.nn", "inside functions only"),

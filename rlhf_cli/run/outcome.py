@@ -1,8 +1,11 @@
 """What a command hands back to the shell: an exit code, and on stdout a path or one JSON object."""
 
 import json
+import math
+import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,9 +63,8 @@ class Outcome:
 
     def _told_as_bug(self, error: BaseException) -> RlhfError:
         if self.exit_code == EXIT_INTERRUPTED:
-            return RlhfError(
-                "interrupted", fix="Run the same command again to go on from the last checkpoint."
-            )
+            again = "Run the same command again to go on from the last checkpoint." if self.stage else None
+            return RlhfError("interrupted", fix=again)
         in_run = self.run.crash_file if self.run else None
         saved = in_run or save_crash(Path(tempfile.mkdtemp(prefix="rlhf-")), error)
         what = " ".join(f"{type(error).__name__}: {error}".split())
@@ -72,6 +74,33 @@ class Outcome:
         """Write the result to stdout."""
         if self.as_json:
             result = {"schema": "rlhf.result/1", **{key: vars(self)[key] for key in _KEYS}}
-            sys.stdout.write(json.dumps(result, default=str, allow_nan=False) + "\n")
+            write_out(json.dumps(result, default=str, allow_nan=False) + "\n")
         elif self.artifact:
-            sys.stdout.write(f"{self.artifact}\n")
+            write_out(f"{self.artifact}\n")
+
+    def show(self, kind: str, record: Mapping[str, object], text: str) -> None:
+        """Write what a tool found to stdout: `text`, or with --json `{"schema": "rlhf.<kind>/1", **record}`.
+
+        NaN and infinities become null.
+        """
+        if self.as_json:
+            result = {"schema": f"rlhf.{kind}/1", **record}
+            text = json.dumps(_strict(result), default=str, allow_nan=False, ensure_ascii=False)
+        write_out(text.rstrip("\n") + "\n")
+
+
+def write_out(text: str) -> None:
+    """Write to stdout and flush; a reader that has gone away, such as `head`, has read enough."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+
+
+def _strict(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _strict(inner) for key, inner in value.items()}
+    return [_strict(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,20 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key, such as optim.lr=1e-5. Repeatable."),
+]
+RunDirectory = Annotated[
+    str | None, typer.Option("--run-dir", metavar="DIR", help="Work here instead of the file's run_dir.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the resolved configuration and the plan; write nothing.")
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Rename an old run aside and start anew.")]
+Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object, on failure too.")]
