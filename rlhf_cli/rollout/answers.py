@@ -15,21 +15,17 @@ _NO_TOKEN = -1
 class Answers:
     """What Q `prompts` are answered so far: `counts` [Q] tokens each, `done_mask` [Q] where no more are wanted.
 
-    limits    most tokens each may have, at least 1, at most `sampling.max_new_tokens`
-    seeds     decide every random number of an answer
+    `requests` has for each its prompt; the most tokens it may have, at least 1 and at most
+    `sampling.max_new_tokens`; and the seed that decides its every random number.
     """
 
     def __init__(
-        self,
-        prompts: Sequence[Sequence[int]],
-        limits: Sequence[int],
-        seeds: Sequence[int],
-        sampling: Sampling,
-        device: torch.device,
+        self, requests: Sequence[tuple[Sequence[int], int, int]], sampling: Sampling, device: torch.device
     ) -> None:
-        self.prompts = prompts
+        prompts, limits, seeds = zip(*requests, strict=True)
+        self.prompts: Sequence[Sequence[int]] = prompts
         self._sampling = sampling
-        num_answers, self._width = len(prompts), max(limits, default=0)
+        num_answers, self._width = len(prompts), max(limits)
         self.prompt_lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self.limits = torch.tensor(limits, device=device)
         self.counts = torch.zeros(num_answers, dtype=torch.long, device=device)

@@ -66,17 +66,12 @@ class TransformersEngine:
 
         Raises DataError for a prompt without room to answer, DivergedError when the model gives NaN.
         """
-        limits = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
-        longest_first = sorted(range(len(prompts)), key=lambda row: -len(prompts[row]))
         if not prompts:
             return []
-        answers = Answers(
-            [prompts[row] for row in longest_first],
-            [limits[row] for row in longest_first],
-            [seeds[row] for row in longest_first],
-            sampling,
-            self.model.device,
-        )
+        limits = [self._room(prompt, sampling.max_new_tokens) for prompt in prompts]
+        requests = list(zip(prompts, limits, seeds, strict=True))
+        longest_first = sorted(range(len(requests)), key=lambda row: -len(prompts[row]))
+        answers = Answers([requests[row] for row in longest_first], sampling, self.model.device)
         # One region for all: autocast keeps the weights it has cast until the region ends.
         with torch.no_grad(), _evaluating(self.model), _casts_kept(self.model), self.autocast():
             if has_plain_cache(self.model.config):
