@@ -108,6 +108,18 @@ def _free_name(root: Path) -> Path:
     return candidate
 
 
+def is_held(run_dir: RunDir) -> bool:
+    """Say whether a process is at work in a run. Only reads; where locks do not work, nobody can tell: yes."""
+    try:
+        with run_dir.lock.open(encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 @contextmanager
 def _locked(run_dir: RunDir) -> Iterator[None]:
     """Hold an exclusive flock, which the system drops with the process however it ends."""
