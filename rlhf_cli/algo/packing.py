@@ -1,7 +1,6 @@
-"""Rows in which one prompt serves several answers: the arithmetic of where everything lies.
+"""Packed rows: many answers in one row of tokens without padding, each prompt once in front of its answers.
 
-G prompts, each with its answers behind it, stand in one row of N tokens without padding. Two prompts of 3 and 2 tokens,
-the first with answers of 2 and 3 tokens, the second with one of 2:
+Two prompts of 3 and 2 tokens, the first with answers of 2 and 3 tokens, the second with one of 2:
 
     sizes         [3, 2, 3]                  [2, 2]
     token          p p p  a a  b b b          p p  c c
@@ -10,10 +9,11 @@ the first with answers of 2 and 3 tokens, the second with one of 2:
     predicted by   - 0 1  2 3  2 5 6          - 8  9 10
 
 Positions go on behind the prompt in every answer, and the last token of a prompt predicts the first of each answer. A
-token sees what stands before it in its prompt and its own answer, nothing of other answers and other prompts.
+token sees what stands before it in its prompt and its own answer, nothing of other answers and other prompts. Text
+that has no other answer beside it may be all prompt: sizes [[5], [7]] are two plain rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,11 +22,20 @@ Sizes = Sequence[Sequence[int]]
 """For each prompt its number of tokens, then that of each of its answers."""
 
 
-def layout_of(sizes: Sizes) -> Tensor:
-    """Write sizes as int32 [1, 1, G, 1 + K], the shape of an attention mask, which models hand on untouched.
+def pack(flat_ids: Tensor, sizes: Sizes) -> dict[str, Tensor]:
+    """Name what a model is called with: tokens that lie end to end [N] -> one row [1, N].
 
-    K is the largest number of answers to one prompt; 0 stands where a prompt has fewer.
+    The layout goes where a model expects an attention mask of four dimensions, which it hands on untouched.
     """
+    return {
+        "input_ids": flat_ids[None],
+        "position_ids": positions(sizes).to(flat_ids.device),
+        "attention_mask": layout_of(sizes),
+    }
+
+
+def layout_of(sizes: Sizes) -> Tensor:
+    """Write sizes as int32 [1, 1, G, 1 + K], G prompts with up to K answers each; 0 stands where there are fewer."""
     width = max(len(group) for group in sizes)
     padded = [[*group, *[0] * (width - len(group))] for group in sizes]
     return torch.tensor(padded, dtype=torch.int32)[None, None]
@@ -34,24 +43,26 @@ def layout_of(sizes: Sizes) -> Tensor:
 
 def positions(sizes: Sizes) -> Tensor:
     """Number the tokens as if each answer stood alone behind its prompt -> [1, N]."""
-    parts = [
-        torch.arange(start, start + size)
-        for prompt, *answers in sizes
-        for start, size in [(0, prompt), *((prompt, answer) for answer in answers)]
-    ]
-    return torch.cat(parts)[None]
+    return torch.cat([torch.arange(first, first + size) for first, size, _, _ in _segments(sizes)])[None]
 
 
-def answer_spans(sizes: Sizes) -> list[tuple[int, int, int]]:
-    """Say for each answer where it begins and ends in the row, and which index predicts its first token.
+def predicted_by(sizes: Sizes) -> Tensor:
+    """Give for each token the index whose output predicts it -> [N]; -1 where nothing stands before it."""
+    parts = []
+    for _, size, begin, predictor in _segments(sizes):
+        part = torch.arange(begin - 1, begin - 1 + size)
+        part[:1] = predictor
+        parts.append(part)
+    return torch.cat(parts)
 
-    The predictor is -1 where the prompt is empty: nothing predicts the first token then.
-    """
-    spans, end = [], 0
+
+def _segments(sizes: Sizes) -> Iterator[tuple[int, int, int, int]]:
+    """Walk prompts and answers: position of the first token, size, its index, and the index that predicts it."""
+    begin = 0
     for prompt, *answers in sizes:
-        end += prompt
-        predictor = end - 1 if prompt else -1
+        yield 0, prompt, begin, -1
+        begin += prompt
+        predictor = begin - 1 if prompt else -1
         for answer in answers:
-            spans.append((end, end + answer, predictor))
-            end += answer
-    return spans
+            yield prompt, answer, begin, predictor
+            begin += answer

@@ -4,14 +4,15 @@ B rows, T tokens. `loss_mask[b, t]` is True where token t of row b carries loss 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rlhf_cli.algo.packing import answer_spans, layout_of, positions
+from rlhf_cli.algo.packing import pack, predicted_by
 from rlhf_cli.data.encode import EncodedPair, EncodedText
 
 T = TypeVar("T")
@@ -37,18 +38,15 @@ class TokenBatch:
 class AnswerBatch:
     """A answers for one forward pass, N labelled tokens in them, in either of two layouts.
 
-    attention_mask    plain: [A, T], one padded row per answer; packed: the layout of `algo.packing` [1, 1, G, 1 + K]
-    input_ids         plain: [A, T]; packed: [1, T], each prompt once with its answers behind it, no padding
-    position_ids      packed only: [1, T]
+    inputs    what the model is called with; plain: one padded row per answer, `input_ids` and `attention_mask`
+              [A, T]; packed: one row [1, T] without padding, made by `algo.packing.pack`
 
     What is read from the R x T outputs is the same in both, in the same order; indices count them row by row:
     predictor_index [N] is where token `target_ids` [N] is predicted, `answer_index` [N] names the answer it belongs
     to, `last_index` [A] is the last token of each answer.
     """
 
-    input_ids: Tensor
-    attention_mask: Tensor
-    position_ids: Tensor | None
+    inputs: Mapping[str, Tensor]
     predictor_index: Tensor
     target_ids: Tensor
     answer_index: Tensor
@@ -56,23 +54,18 @@ class AnswerBatch:
     origins: tuple[str, ...]
 
     @property
-    def inputs(self) -> dict[str, Tensor]:
-        """Give what the model is called with."""
-        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
-        return inputs if self.position_ids is None else inputs | {"position_ids": self.position_ids}
-
-    @property
     def num_tokens(self) -> Tensor:
         """Count the labelled tokens of each answer -> [A]."""
         return torch.bincount(self.answer_index, minlength=len(self.last_index))
 
     def to(self, device: torch.device) -> "AnswerBatch":
-        """Move the tensors to `device`; the layout stays on the CPU, where attention reads it."""
-        packed = self.position_ids is not None
+        """Move the tensors to `device`; the layout of packed rows stays on the CPU, where attention reads it."""
+        packed = "position_ids" in self.inputs
         return AnswerBatch(
-            self.input_ids.to(device),
-            self.attention_mask if packed else self.attention_mask.to(device),
-            None if self.position_ids is None else self.position_ids.to(device),
+            {
+                name: tensor if packed and name == "attention_mask" else tensor.to(device)
+                for name, tensor in self.inputs.items()
+            },
             self.predictor_index.to(device),
             self.target_ids.to(device),
             self.answer_index.to(device),
@@ -124,9 +117,7 @@ def collate_plain(answers: Sequence[EncodedText], pad_id: int) -> AnswerBatch:
     row, column = rows.loss_mask[:, 1:].nonzero().unbind(1)
     lengths = rows.attention_mask.sum(1)
     return AnswerBatch(
-        rows.input_ids,
-        rows.attention_mask,
-        None,
+        {"input_ids": rows.input_ids, "attention_mask": rows.attention_mask},
         predictor_index=row * width + column,
         target_ids=rows.input_ids[row, column + 1],
         answer_index=row,
@@ -137,82 +128,68 @@ def collate_plain(answers: Sequence[EncodedText], pad_id: int) -> AnswerBatch:
 
 def collate_packed(answers: Sequence[EncodedText]) -> AnswerBatch:
     """Lay answers out behind their prompts in one row; neighbours with the same prompt share it."""
-    groups = _by_prompt(answers)
-    sizes = [
-        [group[0].num_prompt, *(len(answer.input_ids) - answer.num_prompt for answer in group)]
-        for group in groups
-    ]
-    pieces = [
-        piece
-        for group in groups
-        for piece in (_ids(group[0])[: group[0].num_prompt], *(_ids(a)[a.num_prompt :] for a in group))
-    ]
-    input_ids = torch.cat(pieces)
-    spans = answer_spans(sizes)
-    targets = [
-        torch.arange(begin, end)[_labels(answer, predictor)]
-        for answer, (begin, end, predictor) in zip(answers, spans, strict=True)
-    ]
-    predictors = [
-        torch.where(target == begin, predictor, target - 1)
-        for target, (begin, _, predictor) in zip(targets, spans, strict=True)
-    ]
-    num_targets = torch.tensor([len(target) for target in targets])
+    sizes: list[list[int]] = []
+    pieces: list[
+        EncodedText
+    ] = []  # what is new of each answer: all of it, or what comes behind a shared prompt
+    for before, answer in zip([None, *answers], answers, strict=False):
+        shared = answer.num_prompt if before is not None and _share_prompt(before, answer) else 0
+        if not shared:
+            sizes.append([answer.num_prompt])
+        sizes[-1].append(len(answer.input_ids) - answer.num_prompt)
+        pieces.append(EncodedText(answer.input_ids[shared:], answer.loss_mask[shared:], 0, answer.origin))
+    input_ids, loss_mask = _concatenated(pieces)
+    predictors = predicted_by(sizes)
+    targets = (loss_mask & (predictors >= 0)).nonzero()[:, 0]
+    ends = torch.tensor([len(piece.input_ids) for piece in pieces]).cumsum(0)
     return AnswerBatch(
-        input_ids[None],
-        layout_of(sizes),
-        positions(sizes),
-        predictor_index=torch.cat(predictors),
-        target_ids=input_ids[torch.cat(targets)],
-        answer_index=torch.repeat_interleave(torch.arange(len(answers)), num_targets),
-        last_index=torch.tensor([end - 1 for _, end, _ in spans]),
+        pack(input_ids, sizes),
+        predictor_index=predictors[targets],
+        target_ids=input_ids[targets],
+        answer_index=torch.bucketize(targets, ends, right=True),
+        last_index=ends - 1,
         origins=tuple(answer.origin for answer in answers),
     )
 
 
-def _by_prompt(answers: Sequence[EncodedText]) -> list[list[EncodedText]]:
-    groups: list[list[EncodedText]] = []
-    for answer in answers:
-        if groups and _share_prompt(groups[-1][0], answer):
-            groups[-1].append(answer)
-        else:
-            groups.append([answer])
-    return groups
-
-
 def _share_prompt(one: EncodedText, other: EncodedText) -> bool:
+    """Say whether two answers have the same prompt, and one that carries no loss."""
     size = one.num_prompt
-    return size == other.num_prompt and torch.equal(_ids(one)[:size], _ids(other)[:size])
+    return (
+        0 < size == other.num_prompt
+        and one.input_ids[:size] == other.input_ids[:size]
+        and not any(one.loss_mask[:size])
+        and not any(other.loss_mask[:size])
+    )
 
 
-def _ids(row: EncodedText) -> Tensor:
-    return torch.as_tensor(row.input_ids, dtype=torch.long)
-
-
-def _labels(row: EncodedText, predictor: int) -> Tensor:
-    """Give the loss mask of the answer; a first token that nothing predicts carries no loss."""
-    mask = torch.as_tensor(row.loss_mask, dtype=torch.bool)[row.num_prompt :]
-    return mask if predictor >= 0 else mask & (torch.arange(len(mask)) > 0)
+def _concatenated(rows: Sequence[EncodedText]) -> tuple[Tensor, Tensor]:
+    ids = np.concatenate([np.asarray(row.input_ids, dtype=np.int64) for row in rows])
+    mask = np.concatenate([np.asarray(row.loss_mask, dtype=np.bool_) for row in rows])
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 @dataclass(frozen=True, slots=True)
-class PairLayout:
-    """How pairs lie in batches: packed behind a prompt they share, or as plain padded rows."""
+class Layout:
+    """How rows lie in batches: packed without padding, answers behind a prompt they share, or as padded rows."""
 
     pad_id: int
     packed: bool
 
-    def collate(self, pairs: Sequence[EncodedPair]) -> PairBatch:
+    def collate(self, answers: Sequence[EncodedText]) -> AnswerBatch:
+        """Make one batch of answers."""
+        return collate_packed(answers) if self.packed else collate_plain(answers, self.pad_id)
+
+    def collate_pairs(self, pairs: Sequence[EncodedPair]) -> PairBatch:
         """Make one batch of pairs."""
-        sides = [side for pair in pairs for side in (pair.chosen, pair.rejected)]
         return PairBatch(
-            collate_packed(sides) if self.packed else collate_plain(sides, self.pad_id),
+            self.collate([side for pair in pairs for side in (pair.chosen, pair.rejected)]),
             torch.tensor([pair.p_chosen for pair in pairs]),
             torch.tensor([pair.margin for pair in pairs]),
             torch.tensor([pair.reference_logprobs for pair in pairs]),
         )
 
-    def length(self, pair: EncodedPair) -> int:
+    def length_of_pair(self, pair: EncodedPair) -> int:
         """Count the tokens of a pair: its prompt once when packed, else twice the longer row."""
         chosen, rejected = len(pair.chosen.input_ids), len(pair.rejected.input_ids)
         return chosen + rejected - pair.rejected.num_prompt if self.packed else 2 * max(chosen, rejected)

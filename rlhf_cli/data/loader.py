@@ -10,13 +10,7 @@ from typing import Generic, TypeVar
 import torch
 
 from rlhf_cli.config.sections import Train
-from rlhf_cli.data.batches import (
-    PairBatch,
-    PairLayout,
-    TokenBatch,
-    collate,
-    split_by_tokens,
-)
+from rlhf_cli.data.batches import AnswerBatch, Layout, PairBatch, split_by_tokens
 from rlhf_cli.data.encode import EncodedPair, EncodedText
 
 R = TypeVar("R")
@@ -93,27 +87,28 @@ class RowSource(Generic[R, B]):
 
 
 def walk_texts(
-    rows: Sequence[EncodedText], pad_id: int, train: Train, *, micro_tokens: int, seed: int
-) -> RowSource[EncodedText, TokenBatch]:
+    rows: Sequence[EncodedText], layout: Layout, train: Train, *, micro_tokens: int, seed: int
+) -> RowSource[EncodedText, AnswerBatch]:
     """Walk single rows."""
     return RowSource(
         rows,
         length=lambda row: len(row.input_ids),
-        collate=lambda chosen: collate(chosen, pad_id),
+        collate=layout.collate,
         train=train,
         micro_tokens=micro_tokens,
         seed=seed,
+        cut=layout.cut,
     )
 
 
 def walk_pairs(
-    pairs: Sequence[EncodedPair], layout: PairLayout, train: Train, *, micro_tokens: int, seed: int
+    pairs: Sequence[EncodedPair], layout: Layout, train: Train, *, micro_tokens: int, seed: int
 ) -> RowSource[EncodedPair, PairBatch]:
     """Walk preference pairs; what counts for the token budget is a pair as it is laid out."""
     return RowSource(
         pairs,
-        length=layout.length,
-        collate=layout.collate,
+        length=layout.length_of_pair,
+        collate=layout.collate_pairs,
         train=train,
         micro_tokens=micro_tokens,
         seed=seed,

@@ -29,6 +29,7 @@ from rlhf_cli.models.load import (
 )
 from rlhf_cli.models.locate import locate
 from rlhf_cli.models.one_base import adapter_on, classifier_twin
+from rlhf_cli.models.packing import hidden_states
 from rlhf_cli.run.directory import RunDir, digest_dir
 
 
@@ -144,9 +145,7 @@ class Critic(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Give V of the state after each token: [B, T] -> [B, T] fp32."""
-        hidden = self.core.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False
-        ).last_hidden_state
+        hidden = hidden_states(self.core, input_ids, attention_mask)
         values: Tensor = score_head(self.core)(hidden)[..., 0]
         return (values.float() - self.scale.mean) / self.scale.std
 

@@ -1,18 +1,11 @@
-"""Rows laid end to end: no padding, no mask, and attention row by row.
+"""Packed rows through transformers: whether a model can take them, and attention answer by answer.
 
-A packed batch is one row [1, N] that holds all tokens. Which of them belong together travels where transformers
-expects a 4-D mask, the one argument that every model hands to its attention as it is: an int32 layout
-[1, 1, R, 1 + K], for each row the length of its trunk and of up to K branches behind it (0: none). A branch sees
-the trunk and itself; a plain row is a trunk without branches.
-
-    layout     [[2, 3, 1], [4, 0, 0]]
-    tokens       t t a a a b   x x x x
-    positions    0 1 2 3 4 2   0 1 2 3        b sees t t b; a sees t t a a a
+`algo.packing` says what they are. Their layout travels where transformers expects a 4-D mask, the one argument that
+every model hands to its attention as it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,50 +14,18 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from rlhf_cli.algo.packing import pack
+
 _ATTENTION = "rlhf_packed"  # sdpa, where no layout is given
 _PROBE_IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]])
 _PROBE_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
 
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """One row [1, N] of all tokens, their positions [1, N], and the layout [1, 1, R, 1 + K]."""
-
-    input_ids: Tensor
-    position_ids: Tensor
-    layout: Tensor
-
-    def as_inputs(self) -> dict[str, Any]:
-        """Name them as a transformers model does."""
-        return {
-            "input_ids": self.input_ids,
-            "position_ids": self.position_ids,
-            "attention_mask": self.layout,
-            "use_cache": False,
-        }
-
-
-def unpad(input_ids: Tensor, attention_mask: Tensor) -> Packed:
+def unpad(input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
     """Pack the tokens of padded rows [B, T] where `attention_mask` [B, T] is 1; those of a row are adjacent."""
     lengths = attention_mask.sum(1).tolist()
     return pack(input_ids[attention_mask.bool()], [(length,) for length in lengths])
-
-
-def pack(flat_ids: Tensor, lengths: Sequence[Sequence[int]]) -> Packed:
-    """Pack tokens [N] that already lie end to end; `lengths` has (trunk, branch, ...) of each row."""
-    width = max(len(row) for row in lengths)
-    layout = torch.tensor([[*row, *[0] * (width - len(row))] for row in lengths], dtype=torch.int32)
-    positions = [torch.arange(start, stop) for row in lengths for start, stop in _spans(row)]
-    position_ids = torch.cat(positions).to(flat_ids.device)
-    return Packed(flat_ids[None], position_ids[None], layout[None, None])
-
-
-def _spans(row: Sequence[int]) -> Iterator[tuple[int, int]]:
-    trunk, *branches = row
-    yield 0, trunk
-    for branch in branches:
-        yield trunk, trunk + branch
 
 
 def can_pack(model: nn.Module, longest: int) -> bool:
@@ -77,14 +38,15 @@ def can_pack(model: nn.Module, longest: int) -> bool:
     return all(limit is None or longest <= limit for limit in limits)
 
 
-def hidden_states(base: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def hidden_states(core: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Give the last hidden states [B, T, D] of right-padded rows, packed where the model can; 0 on padding."""
-    if not can_pack(base, input_ids.shape[1]):
-        padded: Tensor = base(
+    if not can_pack(core, input_ids.shape[1]):
+        padded: Tensor = core.base_model(
             input_ids=input_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         return padded
-    packed: Tensor = base(**unpad(input_ids, attention_mask).as_inputs()).last_hidden_state[0]
+    inputs = unpad(input_ids, attention_mask)
+    packed: Tensor = core.base_model(**inputs, use_cache=False).last_hidden_state[0]
     states = packed.new_zeros(*input_ids.shape, packed.shape[-1])
     return states.masked_scatter(attention_mask.bool()[..., None], packed)
 
@@ -122,9 +84,9 @@ def _probe(base: nn.Module) -> float:
     device = next(base.parameters()).device
     rows = [ids[mask.bool()].to(device) for ids, mask in zip(_PROBE_IDS, _PROBE_MASK, strict=True)]
     alone = [base(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in rows]
-    # The first row twice: as it is, and with its last two tokens once more as a second branch.
+    # The first row is a prompt with its last two tokens as two equal answers; the second is plain.
     shared = pack(torch.cat([rows[0], rows[0][3:], rows[1]]), [(3, 2, 2), (3,)])
-    packed = base(**shared.as_inputs()).last_hidden_state[0]
+    packed = base(**shared, use_cache=False).last_hidden_state[0]
     expected = torch.cat([alone[0], alone[0][3:], alone[1]])
     return float((packed - expected).abs().max() / expected.abs().max())
 
@@ -161,23 +123,26 @@ def _by_row(
     layout: list[list[int]],
     kwargs: dict[str, Any],
 ) -> Iterator[Tensor]:
-    """Attend in each row: the trunk with its first branch at once, every other branch with the trunk in front."""
-    lengths = [[trunk + sum(branches[:1]), *branches[1:]] for trunk, *branches in layout]
-    flat = [length for row in lengths for length in row]
+    """Attend from each prompt and its first answer at once, and from every other answer with the prompt in front."""
+    lengths = [length for prompt, *answers in layout for length in (prompt + sum(answers[:1]), *answers[1:])]
     # One split: a slice for each row would put a whole [1, H, N, D] of zeros into the backward pass.
-    pieces = zip(flat, *(torch.split(states, flat, 2) for states in (query, key, value)), strict=True)
-    for trunk, *branches in layout:
-        _, first_query, first_key, first_value = next(pieces)
+    pieces = zip(*(torch.split(states, lengths, 2) for states in (query, key, value)), strict=True)
+    for prompt, *answers in layout:
+        first_query, first_key, first_value = next(pieces)
         yield sdpa_attention_forward(module, first_query, first_key, first_value, None, **kwargs)[0]
-        trunk_key, trunk_value = first_key[:, :, :trunk], first_value[:, :, :trunk]
-        for _ in branches[1:]:
-            length, branch_query, branch_key, branch_value = next(pieces)
+        prompt_key, prompt_value = first_key[:, :, :prompt], first_value[:, :, :prompt]
+        for length in answers[1:]:
+            own_query, own_key, own_value = next(pieces)
             if length == 0:
                 continue
-            seen = torch.ones(length, trunk + length, dtype=torch.bool, device=query.device).tril(trunk)
-            keys = torch.cat([trunk_key, branch_key], dim=2)
-            values = torch.cat([trunk_value, branch_value], dim=2)
-            yield sdpa_attention_forward(module, branch_query, keys, values, seen[None, None], **kwargs)[0]
+            seen_mask = torch.ones(length, prompt + length, dtype=torch.bool, device=query.device).tril(
+                prompt
+            )
+            keys, values = (
+                torch.cat([prompt_key, own_key], dim=2),
+                torch.cat([prompt_value, own_value], dim=2),
+            )
+            yield sdpa_attention_forward(module, own_query, keys, values, seen_mask[None, None], **kwargs)[0]
 
 
 AttentionInterface.register(_ATTENTION, _attention)

@@ -36,12 +36,12 @@ def labelled_logits(
     predicting_mask = torch.zeros_like(loss_mask)
     predicting_mask[:, :-1] = loss_mask[:, 1:]
     if can_pack(model, input_ids.shape[1]):
-        inputs = unpad(input_ids, attention_mask).as_inputs()
+        inputs = unpad(input_ids, attention_mask)
         predicting_mask = predicting_mask[attention_mask.bool()][None]
     else:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False}
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
     with head_on(model, predicting_mask.flatten().nonzero()[:, 0]):
-        logits: Tensor = model(**inputs).logits
+        logits: Tensor = model(**inputs, use_cache=False).logits
     return logits
 
 

@@ -16,7 +16,7 @@ from rlhf_cli.algo.metrics import pair_accuracy
 from rlhf_cli.algo.tensors import segment_sum
 from rlhf_cli.config.sections import DpoLoss
 from rlhf_cli.config.stages import DpoConfig
-from rlhf_cli.data.batches import AnswerBatch, PairBatch, PairLayout
+from rlhf_cli.data.batches import AnswerBatch, Layout, PairBatch
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.data.loader import RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
@@ -35,7 +35,7 @@ from rlhf_cli.models.save import save_trained
 from rlhf_cli.models.scoring import logprobs_at
 from rlhf_cli.run.metrics import Mean, merge
 from rlhf_cli.run.session import Run, StageResult
-from rlhf_cli.stages.pairs import choose_layout
+from rlhf_cli.stages.layout import choose_layout, sides_of
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -53,7 +53,7 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     device.set_up_training(policy.core, config.train)
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
     reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
-    layout = choose_layout(run, [policy, reference], [*data.train, *data.eval])
+    layout = choose_layout(run, [policy, reference], sides_of([*data.train, *data.eval]))
     data = attach_reference(config, run, reference, autocast, data, layout)
     source = walk(config, data, layout)
     learner = Learner(policy, autocast, config.loss, source, data.eval)
@@ -128,7 +128,7 @@ def attach_reference(
     reference: LoadedModel,
     autocast: device.Autocast,
     data: Prepared[EncodedPair],
-    layout: PairLayout,
+    layout: Layout,
 ) -> Prepared[EncodedPair]:
     """Score all pairs with the reference, which is the policy before its first step unless one is configured."""
     run.event("reference")
@@ -138,12 +138,14 @@ def attach_reference(
     @torch.no_grad()
     def compute(pairs: Sequence[EncodedPair]) -> Tensor:
         scored = torch.empty(len(pairs), 2)
-        for part in layout.cut(range(len(pairs)), lambda i: layout.length(pairs[i]), _micro_tokens(config)):
+        for part in layout.cut(
+            range(len(pairs)), lambda i: layout.length_of_pair(pairs[i]), _micro_tokens(config)
+        ):
             if run.stop.requested:
                 raise Preempted(
                     "interrupted while the reference scored the pairs", fix="run the same command again"
                 )
-            batch = layout.collate([pairs[i] for i in part]).to(reference.device)
+            batch = layout.collate_pairs([pairs[i] for i in part]).to(reference.device)
             sums = completion_logprobs(reference, autocast, batch.answers)
             scored[part] = sums.float().cpu().view(-1, 2)
         return scored
@@ -164,7 +166,7 @@ def plan(config: DpoConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
     size = parameters_in_words(config.model, vocabulary)
-    layout = PairLayout(vocabulary.pad_id, packed=True)
+    layout = Layout(vocabulary.pad_id, packed=True)
     return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
 
 
@@ -178,9 +180,7 @@ def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     return vocabulary, encode_comparisons(records, make_encoder)
 
 
-def walk(
-    config: DpoConfig, data: Prepared[EncodedPair], layout: PairLayout
-) -> RowSource[EncodedPair, PairBatch]:
+def walk(config: DpoConfig, data: Prepared[EncodedPair], layout: Layout) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
     micro_tokens = _WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config)
     return walk_pairs(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)

@@ -10,7 +10,7 @@ import torch
 
 from rlhf_cli.algo.losses import sft_loss
 from rlhf_cli.config.stages import SftConfig
-from rlhf_cli.data.batches import TokenBatch
+from rlhf_cli.data.batches import AnswerBatch, Layout
 from rlhf_cli.data.encode import EncodedText
 from rlhf_cli.data.loader import RowSource, walk_texts
 from rlhf_cli.data.prepare import (
@@ -37,9 +37,10 @@ from rlhf_cli.models.load import (
     parameters_in_words,
 )
 from rlhf_cli.models.save import save_trained
-from rlhf_cli.models.scoring import labelled_logprobs
+from rlhf_cli.models.scoring import logprobs_at
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.layout import choose_layout
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -52,7 +53,7 @@ def run(config: SftConfig, run: Run) -> StageResult:
     policy = open_policy(config.model, vocabulary, config.seed)
     run.add_parent("model", policy.path, policy.digest)
     set_up_training(policy.core, config.train)
-    source = walk(config, vocabulary, data)
+    source = walk(config, data, choose_layout(run, [policy], [*data.train, *data.eval]))
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
     learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
@@ -68,16 +69,14 @@ class Learner:
 
     policy: LoadedModel
     autocast: Autocast
-    source: RowSource[EncodedText, TokenBatch]
+    source: RowSource[EncodedText, AnswerBatch]
     held_out: Sequence[EncodedText]
 
-    def objective(self, batch: TokenBatch) -> Loss:
+    def objective(self, batch: AnswerBatch) -> Loss:
         """Sum the negative log-likelihoods of a micro-batch; its weight is the number of trained tokens."""
         batch = batch.to(self.policy.device)
         with self.autocast():
-            logprobs = labelled_logprobs(
-                self.policy.model, batch.input_ids, batch.attention_mask, batch.loss_mask
-            )
+            logprobs = logprobs_at(self.policy.model, batch.inputs, batch.predictor_index, batch.target_ids)
         return Loss(sft_loss(logprobs), weight=len(logprobs))
 
     @torch.no_grad()
@@ -96,7 +95,8 @@ def plan(config: SftConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
     size = parameters_in_words(config.model, vocabulary)
-    return f"{data.text}\n{size}\nsteps: {walk(config, vocabulary, data).num_steps}"
+    layout = Layout(vocabulary.pad_id, packed=True)
+    return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
 
 
 def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
@@ -113,10 +113,8 @@ def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
 
 
 def walk(
-    config: SftConfig, vocabulary: Vocabulary, data: Prepared[EncodedText]
-) -> RowSource[EncodedText, TokenBatch]:
+    config: SftConfig, data: Prepared[EncodedText], layout: Layout
+) -> RowSource[EncodedText, AnswerBatch]:
     """Walk the training rows as the configuration says."""
     micro_tokens = micro_tokens_for(config.train.micro_tokens, pick_device())
-    return walk_texts(
-        data.train, vocabulary.pad_id, config.train, micro_tokens=micro_tokens, seed=config.seed
-    )
+    return walk_texts(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)

@@ -15,7 +15,7 @@ from rlhf_cli.algo.losses import bradley_terry
 from rlhf_cli.algo.metrics import expected_calibration_error, pair_accuracy
 from rlhf_cli.config.sections import RmLoss
 from rlhf_cli.config.stages import TrainRmConfig
-from rlhf_cli.data.batches import PairBatch, PairLayout
+from rlhf_cli.data.batches import Layout, PairBatch
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.data.loader import RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
@@ -32,7 +32,7 @@ from rlhf_cli.models.load import LoadedModel, Vocabulary, load_vocabulary, param
 from rlhf_cli.models.save import save_trained
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
-from rlhf_cli.stages.pairs import choose_layout
+from rlhf_cli.stages.layout import choose_layout, sides_of
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -48,7 +48,8 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
     run.add_parent("model", loaded.path, loaded.digest)
     set_up_training(loaded.core, config.train)
-    source = walk(config, data, choose_layout(run, [loaded], [*data.train, *data.eval]))
+    layout = choose_layout(run, [loaded], sides_of([*data.train, *data.eval]))
+    source = walk(config, data, layout)
     updater = Updater([Role("reward", loaded.model, config.optim.lr)], config.optim, source.num_steps)
     autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
     learner = Learner(loaded, autocast, config.loss, source, data.eval[: config.eval.max_rows])
@@ -122,7 +123,7 @@ class Learner:
 def plan(config: TrainRmConfig) -> str:
     """Say what a run would do: data, parameters, steps."""
     vocabulary, data = prepare(config)
-    num_steps = walk(config, data, PairLayout(vocabulary.pad_id, packed=True)).num_steps
+    num_steps = walk(config, data, Layout(vocabulary.pad_id, packed=True)).num_steps
     return (
         f"{data.text}\n{parameters_in_words(config.model, vocabulary)}, and a score head\nsteps: {num_steps}"
     )
@@ -145,7 +146,7 @@ def prepare(config: TrainRmConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
 
 
 def walk(
-    config: TrainRmConfig, data: Prepared[EncodedPair], layout: PairLayout
+    config: TrainRmConfig, data: Prepared[EncodedPair], layout: Layout
 ) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
     micro_tokens = micro_tokens_for(config.train.micro_tokens, pick_device())

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_cli.data.batches import (
-    PairLayout,
+    Layout,
     collate,
     collate_packed,
     collate_plain,
@@ -41,33 +41,33 @@ ONE = EncodedPair(
     1.0, 0.5, (-1.0, -2.0),
 )  # fmt: skip
 OTHER = EncodedPair(row(5, 6, num_prompt=1), row(5, 7, 8, 9, num_prompt=1), 0.25, 0.0, (-3.0, -4.0))
-PACKED, PLAIN = PairLayout(PAD, packed=True), PairLayout(PAD, packed=False)
+PACKED, PLAIN = Layout(PAD, packed=True), Layout(PAD, packed=False)
 
 
 def test_a_packed_pair_has_its_prompt_once() -> None:
-    answers = PACKED.collate([ONE, OTHER]).answers
-    assert answers.input_ids.tolist() == [[1, 2, 3, 10, 11, 20, 21, 22, 5, 6, 7, 8, 9]]
-    assert answers.position_ids.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 1, 2, 3]]
-    assert answers.attention_mask.tolist() == [[[[3, 2, 3], [1, 1, 3]]]]
+    answers = PACKED.collate_pairs([ONE, OTHER]).answers
+    assert answers.inputs["input_ids"].tolist() == [[1, 2, 3, 10, 11, 20, 21, 22, 5, 6, 7, 8, 9]]
+    assert answers.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 1, 2, 3]]
+    assert answers.inputs["attention_mask"].tolist() == [[[[3, 2, 3], [1, 1, 3]]]]
     assert answers.predictor_index.tolist() == [2, 3, 2, 5, 6, 8, 8, 10, 11]
     assert answers.last_index.tolist() == [4, 7, 9, 12]
     assert set(answers.inputs) == {"input_ids", "attention_mask", "position_ids"}
 
 
 def test_plain_pairs_have_a_row_for_each_answer() -> None:
-    answers = PLAIN.collate([ONE, OTHER]).answers
-    assert answers.input_ids.tolist() == [
+    answers = PLAIN.collate_pairs([ONE, OTHER]).answers
+    assert answers.inputs["input_ids"].tolist() == [
         [1, 2, 3, 10, 11, PAD], [1, 2, 3, 20, 21, 22], [5, 6, PAD, PAD, PAD, PAD], [5, 7, 8, 9, PAD, PAD],
     ]  # fmt: skip
-    assert answers.attention_mask.sum(1).tolist() == [5, 6, 2, 4]
+    assert answers.inputs["attention_mask"].sum(1).tolist() == [5, 6, 2, 4]
     assert answers.predictor_index.tolist() == [2, 3, 8, 9, 10, 12, 18, 19, 20]
     assert answers.last_index.tolist() == [4, 11, 13, 21]
     assert set(answers.inputs) == {"input_ids", "attention_mask"}
 
 
 @pytest.mark.parametrize("layout", [PACKED, PLAIN], ids=["packed", "plain"])
-def test_what_is_read_is_the_same_in_both_layouts(layout: PairLayout) -> None:
-    batch = layout.collate([ONE, OTHER])
+def test_what_is_read_is_the_same_in_both_layouts(layout: Layout) -> None:
+    batch = layout.collate_pairs([ONE, OTHER])
     assert batch.answers.target_ids.tolist() == [10, 11, 20, 21, 22, 6, 7, 8, 9]
     assert batch.answers.answer_index.tolist() == [0, 0, 1, 1, 1, 2, 3, 3, 3]
     assert batch.answers.num_tokens.tolist() == [2, 3, 1, 3]
@@ -78,21 +78,21 @@ def test_what_is_read_is_the_same_in_both_layouts(layout: PairLayout) -> None:
 
 
 @pytest.mark.parametrize("layout", [PACKED, PLAIN], ids=["packed", "plain"])
-def test_batches_move_but_for_the_packed_layout(layout: PairLayout) -> None:
-    moved = layout.collate([ONE]).to(torch.device("meta"))
+def test_batches_move_but_for_the_packed_layout(layout: Layout) -> None:
+    moved = layout.collate_pairs([ONE]).to(torch.device("meta"))
     answers = moved.answers
     tensors = (
         *(moved.p_chosen, moved.margin, moved.reference_logprobs, answers.predictor_index),
-        *(answers.input_ids, answers.target_ids, answers.answer_index, answers.last_index),
+        *(answers.inputs["input_ids"], answers.target_ids, answers.answer_index, answers.last_index),
     )
     assert {t.device.type for t in tensors} == {"meta"}
-    assert answers.attention_mask.device.type == ("cpu" if layout.packed else "meta")
+    assert answers.inputs["attention_mask"].device.type == ("cpu" if layout.packed else "meta")
 
 
 def test_prompts_that_differ_are_not_shared() -> None:
     answers = collate_packed([row(1, 2, 10, num_prompt=2), row(1, 3, 11, num_prompt=2)])
-    assert answers.input_ids.tolist() == [[1, 2, 10, 1, 3, 11]]
-    assert answers.attention_mask.tolist() == [[[[2, 1], [2, 1]]]]
+    assert answers.inputs["input_ids"].tolist() == [[1, 2, 10, 1, 3, 11]]
+    assert answers.inputs["attention_mask"].tolist() == [[[[2, 1], [2, 1]]]]
     assert answers.predictor_index.tolist() == [1, 4]
 
 
@@ -105,11 +105,11 @@ def test_nothing_predicts_a_first_token_without_a_prompt() -> None:
 
 
 def test_lengths_are_those_of_the_layout() -> None:
-    assert [PACKED.length(pair) for pair in (ONE, OTHER)] == [8, 5]
-    assert [PLAIN.length(pair) for pair in (ONE, OTHER)] == [12, 8]
-    assert PACKED.collate([ONE, OTHER]).answers.input_ids.numel() == 8 + 5
-    assert [len(part) for part in PACKED.cut([ONE, OTHER], PACKED.length, 13)] == [2]
-    assert [len(part) for part in PLAIN.cut([ONE, OTHER], PLAIN.length, 20)] == [1, 1]
+    assert [PACKED.length_of_pair(pair) for pair in (ONE, OTHER)] == [8, 5]
+    assert [PLAIN.length_of_pair(pair) for pair in (ONE, OTHER)] == [12, 8]
+    assert PACKED.collate_pairs([ONE, OTHER]).answers.inputs["input_ids"].numel() == 8 + 5
+    assert [len(part) for part in PACKED.cut([ONE, OTHER], PACKED.length_of_pair, 13)] == [2]
+    assert [len(part) for part in PLAIN.cut([ONE, OTHER], PLAIN.length_of_pair, 20)] == [1, 1]
 
 
 def test_the_cut_by_hand() -> None:

@@ -16,8 +16,12 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
@@ -43,6 +47,10 @@ ABSOLUTE = {
     "vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": None,
     "eos_token_id": 0, "pad_token_id": 1, "initializer_range": 0.2,
 }  # fmt: skip
+RECURRENT = {
+    "vocab_size": VOCAB, "hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "bos_token_id": None,
+    "eos_token_id": 0, "pad_token_id": 1,
+}  # fmt: skip
 CAPPED = GROUPED | {"head_dim": 8, "final_logit_softcapping": 2.0, "attn_logit_softcapping": 5.0}
 
 MODELS = {
@@ -57,6 +65,10 @@ MODELS = {
     ),
     "gpt2": lambda **o: GPT2LMHeadModel(GPT2Config(**ABSOLUTE | o)),
     "neox": lambda **o: GPTNeoXForCausalLM(GPTNeoXConfig(**GENERAL | o)),
+    "lfm2": lambda **o: Lfm2ForCausalLM(  # layers that mix a token with the two before it
+        Lfm2Config(**GROUPED | {"layer_types": ["conv", "full_attention"]} | o)
+    ),
+    "mamba": lambda **o: MambaForCausalLM(MambaConfig(**RECURRENT | o)),
     "mistral": lambda **o: MistralForCausalLM(MistralConfig(**GROUPED | {"sliding_window": 6} | o)),
 }
 

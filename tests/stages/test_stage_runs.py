@@ -77,7 +77,8 @@ def test_the_run_directory_is_whole(finished: Run, tiny: Tiny):
     assert {parent["role"]: parent["path"] for parent in manifest["parents"]}["model"] == tiny.model
     assert [row["step"] for row in metrics_of(run_dir)] == [1, 2, 3, 4]
     kinds = [json.loads(line)["kind"] for line in run_dir.events.read_text().splitlines()]
-    assert kinds == ["started", "checkpointed", "checkpointed", "ended"]
+    scored = ["reference"] if finished.stage == "dpo" else []
+    assert kinds == ["started", *scored, "training", "checkpointed", "checkpointed", "ended"]
     assert sorted(path.name for path in run_dir.checkpoints.iterdir()) == ["step-000002", "step-000004"]
     [report] = json.loads(run_dir.data_report.read_text())
     assert (report["rows_read"], report["rows_kept"]) == (12, 12)
