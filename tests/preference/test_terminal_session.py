@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -40,6 +41,9 @@ with (
 """
 
 
+STYLE = re.compile(r"\x1b\[[0-9;]*m")  # a letter of the keys is bold, the rest is not
+
+
 class Session:
     """A child in a pseudo-terminal of its own, so that Ctrl-C and hang-ups are real."""
 
@@ -62,7 +66,7 @@ class Session:
         while words not in self.output:
             assert time.monotonic() < deadline, f"no {words!r} in {self.output!r}"
             if select.select([self.master], [], [], 0.1)[0]:
-                self.output += os.read(self.master, 65536).decode(errors="replace")
+                self.output += STYLE.sub("", os.read(self.master, 65536).decode(errors="replace"))
         self.output = self.output.partition(words)[2]
 
     def press(self, keys: str) -> None:

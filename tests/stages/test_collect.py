@@ -21,7 +21,7 @@ from rlhf_cli.models.load import make_policy, make_vocabulary
 from rlhf_cli.models.save import save_model
 from rlhf_cli.records import Message
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
-from rlhf_cli.stages import collect
+from rlhf_cli.stages import answering, collect
 
 WORDS = "the red fox runs over a hill and sees the blue sea while it sings of old days"
 PROMPTS = [f"Tell me of {word}" for word in WORDS.split()]
@@ -154,8 +154,8 @@ def test_stopped_while_voting_goes_on_without_the_model(
     assert ask("SELECT COUNT(*) FROM votes") == [(4,)]
     assert not Path("run/preferences.jsonl").exists()
     Path("again").touch()
-    monkeypatch.setattr(collect, "load_policy_for_sampling", None)
-    monkeypatch.setattr(collect, "choose_prompts", None)
+    monkeypatch.setattr(answering, "load_policy_for_sampling", None)
+    monkeypatch.setattr(answering, "choose_prompts", None)
     assert rlhf(*rule) == 0
     monkeypatch.undo()
     os.chdir(place)
@@ -249,15 +249,15 @@ def test_changed_weights_are_refused(place: Path, models: Path, monkeypatch: pyt
     def stop(*_: object) -> object:
         raise Preempted("interrupted while sampling")
 
-    answer = collect.Answerer.answer
+    answer = answering.Answerer.answer
     answered = []
 
-    def once(self: collect.Answerer, slots: object) -> object:
+    def once(self: answering.Answerer, slots: object) -> object:
         answered.append(slots)
         return answer(self, slots) if len(answered) == 1 else stop()  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(collect.Answerer, "answer", once)
+        patch.setattr(answering.Answerer, "answer", once)
         assert rlhf(*own) == 75
     save_tiny(place / "model", 1)
     assert rlhf(*own) == 73

@@ -1,9 +1,16 @@
-"""A page over a scripted desk, and a browser's worth of manners to visit it with."""
+"""A page over a scripted desk, visited with a browser's manners, or with a real browser."""
 
-from collections.abc import Iterator
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import page_server
 import pytest
+from browsing import Visit
+from page_server import MakeServer, Server
 from scripted_desk import ScriptedDesk
 from starlette.testclient import TestClient
 from visitors import BASE, OWNER, MakePage, Page
@@ -14,6 +21,10 @@ from rlhf_cli.preference.web.settings import WebSettings
 from rlhf_cli.preference.web.work import VoteWork
 from rlhf_cli.records import Message
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUESTIONS = [
     ((Message("user", "What is 2+2?"),), "It is **4**.", "Five."),
     ("Once upon a time", " there was a fox.", " fox fox fox"),
@@ -59,3 +70,50 @@ def ana(page: Page) -> TestClient:
     link = f"/join/{page.access.invite(Member('ana', owner=False))}"
     assert client.post(link, headers={"sec-fetch-site": "same-origin"}).url == f"{BASE}/"
     return client
+
+
+@pytest.fixture(scope="session")
+def browser() -> "Iterator[Browser]":
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = os.environ.get("RLHF_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("no chromium; name one in the environment variable RLHF_BROWSER")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    opened = []
+
+    def make(questions: list | None = None) -> Server:
+        server = Server(tmp_path, ScriptedDesk(questions or page_server.QUESTIONS))
+        server.up()
+        opened.append(server)
+        return server
+
+    yield make
+    for server in opened:
+        server.down()
+
+
+@pytest.fixture
+def server(make_server: MakeServer) -> Server:
+    return make_server()
+
+
+@pytest.fixture
+def visit(browser: "Browser") -> Iterator[Callable[..., Visit]]:
+    opened: list[Visit] = []
+
+    def come(link: str, **options: object) -> Visit:
+        opened.append(Visit(browser, link, **options))
+        return opened[-1]
+
+    yield come
+    for one in opened:
+        one.context.close()
+        assert not one.complaints
+        assert {re.match(r"\w+://([^/:]+)", url).group(1) for url in one.called} == {"127.0.0.1"}

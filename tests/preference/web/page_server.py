@@ -49,6 +49,9 @@ class Server:
         return {index: verdict.winner for (who, index), verdict in self.desk.votes.items() if who == name}
 
 
+MakeServer = Callable[..., Server]
+
+
 def wait_until(happens: Callable[[], bool], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not happens():
