@@ -10,7 +10,12 @@ from rlhf_cli.errors import ResourceError, RlhfError
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 
-_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+_DISK_ERRNOS = {
+    errno.ENOSPC: ("the disk is full", "Free some space."),
+    errno.EDQUOT: ("your quota on the disk is used up", "Free some space."),
+    errno.EIO: ("the disk reports an error", "Look at the disk, or choose a run_dir on another one."),
+    errno.EROFS: ("the disk can only be read", "Choose a run_dir on another one."),
+}
 _LESS_MEMORY = (
     "Lower data.max_length or train.micro_tokens, set train.gradient_checkpointing: true, or train a LoRA."
 )
@@ -20,18 +25,27 @@ def known_failure(error: BaseException) -> RlhfError | None:
     """Return the RlhfError that says what happened, None for a bug. Never imports torch to find out."""
     if isinstance(error, RlhfError):
         return error
-    if isinstance(error, OSError) and error.errno in _DISK_ERRNOS:
-        where = str(error.filename) if error.filename else None
-        return ResourceError("the disk, or your quota on it, is full", where=where, fix="Free some space.")
-    # safetensors reports the disk's refusal as an error of its own, with the number in its text.
-    if type(error).__name__ == "SafetensorError" and any(f"os error {n}" in str(error) for n in _DISK_ERRNOS):
-        return ResourceError("the disk, or your quota on it, is full", fix="Free some space.")
-    if _is_out_of_memory(error):
+    number = _disk_errno(error)
+    if number is not None:
+        what, fix = _DISK_ERRNOS[number]
+        where = str(error.filename) if isinstance(error, OSError) and error.filename else None
+        return ResourceError(what, where=where, fix=fix)
+    if is_out_of_memory(error):
         return ResourceError("out of memory", where=str(error).partition("\n")[0] or None, fix=_LESS_MEMORY)
     return None
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def _disk_errno(error: BaseException) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno if error.errno in _DISK_ERRNOS else None
+    # safetensors reports the disk's refusal as an error of its own, with the number in its text.
+    if type(error).__name__ == "SafetensorError":
+        return next((number for number in _DISK_ERRNOS if f"os error {number})" in str(error)), None)
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory ran out, on whatever device."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     # torch.OutOfMemoryError on devices; on the CPU torch raises a plain RuntimeError.

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -73,6 +74,7 @@ class Manifest(Record):
     """The record; the top-level status and exit code are those of the last attempt."""
 
     format: Literal["rlhf.run/1"] = Field(default="rlhf.run/1", alias="schema")
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     stage: str
     status: Status = "running"
     exit_code: int | None = None

@@ -2,10 +2,12 @@
 
     checkpoints/step-000100/{model,optimizer,rng}.safetensors  state.json  MANIFEST.json
 
-MANIFEST.json is written last and holds the sha256 of every other file. Loading verifies from the newest to the
-oldest; what fails moves to checkpoints/quarantine/ and the next one is tried. Never a silent fresh start.
+MANIFEST.json is written last and seals every other file (`run.seal`); it names the run, too. Loading verifies from
+the newest to the oldest; what fails moves to checkpoints/quarantine/ and the next one is tried. Never a silent fresh
+start.
 """
 
+import errno
 import json
 import re
 import shutil
@@ -18,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf_cli.errors import CheckpointError, ResourceError
-from rlhf_cli.run.directory import publish_dir, sha256_file
+from rlhf_cli.run.directory import fsync_path, publish_dir
 from rlhf_cli.run.faults import fault_point
+from rlhf_cli.run.seal import check_seal, seal
 
 _NAME = re.compile(r"step-(\d{6,})")
-_FORMAT = "rlhf.checkpoint/1"
+_FORMAT = "rlhf.checkpoint/2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +38,16 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one run; keeps the newest `keep`."""
+    """The checkpoints of the run `run_id`; keeps the newest `keep`."""
 
-    def __init__(self, root: Path, *, keep: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, run_id: str, *, keep: int, warn: Callable[[str], None]) -> None:
         self.root = root
+        self._run_id = run_id
         self._keep = keep
         self._warn = warn
-        root.mkdir(parents=True, exist_ok=True)
+        if not root.exists():
+            root.mkdir(parents=True)
+            fsync_path(root.parent)
         for leftover in (*root.glob(".tmp-*"), *root.glob(".del-*"), *root.glob(".step-*.del-*")):
             shutil.rmtree(leftover)  # of a writer that was killed: the run's lock says no other is alive
 
@@ -54,6 +60,7 @@ class CheckpointStore:
             return final
         temporary = self.root / f".tmp-{final.name}"
         try:
+            self._require_room(tensors)
             self._write(temporary, step, tensors, state)
             publish_dir(temporary, final)
         except (OSError, SafetensorError) as error:  # safetensors wraps what the disk says
@@ -81,18 +88,25 @@ class CheckpointStore:
             save_file(on_cpu, folder / f"{name}.safetensors")
         fault_point("checkpoint.write", folder / "state.json")
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        files = {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
-        manifest = {"format": _FORMAT, "step": step, "files": files}
-        fault_point("checkpoint.write", folder / "MANIFEST.json")
-        (folder / "MANIFEST.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        seal(folder, {"format": _FORMAT, "run": self._run_id, "step": step})
+
+    def _require_room(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Refuse before anything is written: a full disk also stops the logs, and other programs."""
+        wanted = size_in_bytes(tensors)
+        free = shutil.disk_usage(self.root).free
+        if free < wanted:
+            raise OSError(errno.ENOSPC, f"{wanted:,} bytes are needed, {free:,} are free", str(self.root))
 
     def _prune(self) -> None:
-        for path in self._newest_first()[self._keep :]:
-            doomed = path.with_name(f".del-{path.name}")
-            fault_point("checkpoint.retire", path)
-            path.rename(doomed)  # half-deleted trees must never look like checkpoints
-            fault_point("checkpoint.delete", doomed)
-            shutil.rmtree(doomed)
+        try:
+            for path in self._newest_first()[self._keep :]:
+                doomed = path.with_name(f".del-{path.name}")
+                fault_point("checkpoint.retire", path)
+                path.rename(doomed)  # half-deleted trees must never look like checkpoints
+                fault_point("checkpoint.delete", doomed)
+                shutil.rmtree(doomed)
+        except OSError as error:  # what is left is swept by the next process
+            self._warn(f"warning: an old checkpoint could not be deleted: {error}")
 
     def load_latest(self) -> Checkpoint | None:
         """Load the newest checkpoint that verifies; None when there never was one.
@@ -102,7 +116,7 @@ class CheckpointStore:
         found = self._newest_first()
         for path in found:
             try:
-                return _read(path)
+                return _read(path, self._run_id)
             except CheckpointError as error:
                 self._quarantine(path, error.message)
         if found or (self.root / "quarantine").exists():
@@ -127,21 +141,25 @@ class CheckpointStore:
         return [path for match, path in sorted(named, key=lambda pair: -int(pair[0][1]))]
 
 
-def _read(path: Path) -> Checkpoint:
+def size_in_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """Count the bytes that groups of tensors take on disk."""
+    return sum(value.nbytes for group in tensors.values() for value in group.values())
+
+
+def _read(path: Path, run_id: str) -> Checkpoint:
     """Verify a checkpoint file by file and load it."""
+    manifest = check_seal(path)
     try:
-        manifest = json.loads((path / "MANIFEST.json").read_bytes())
         if manifest["format"] != _FORMAT or f"step-{manifest['step']:06d}" != path.name:
             raise CheckpointError("its manifest belongs to another checkpoint", where=str(path))
-        for name, digest in manifest["files"].items():
-            if sha256_file(path / name) != digest:
-                raise CheckpointError(f"{name} is not what was written", where=str(path))
+        if manifest["run"] != run_id:
+            raise CheckpointError("it belongs to another run", where=str(path))
         tensors = {
             name.removesuffix(".safetensors"): load_file(path / name)
             for name in manifest["files"]
             if name.endswith(".safetensors")
         }
         state = json.loads((path / "state.json").read_bytes())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(f"unreadable: {error}", where=str(path)) from error
     return Checkpoint(manifest["step"], tensors, state)

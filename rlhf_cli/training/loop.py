@@ -47,7 +47,7 @@ class Trainer(Generic[B]):
         self._learner = learner
         self._updater = updater
         self._cadence = cadence
-        self._store = CheckpointStore(run.dir.checkpoints, keep=cadence.keep, warn=run.say)
+        self._store = CheckpointStore(run.dir.checkpoints, run.manifest.id, keep=cadence.keep, warn=run.say)
         self._window: dict[str, Mean] = {}
         self._saved_step = 0
         self._evaluated_step = -cadence.evaluate  # a run begins with an evaluation
