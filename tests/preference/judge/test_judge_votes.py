@@ -124,7 +124,8 @@ def test_errors_are_kept_apart_and_asked_again_on_request(tmp_path: Path):
     confused = True
 
     def script(body, number):
-        return Answer("hm") if confused and "answer 1" in shown(body)[0] else prefer_longer(body, number)
+        is_unreadable = confused and shown(body)[0] == "answer 1"
+        return Answer("hm") if is_unreadable else prefer_longer(body, number)
 
     with serving(script) as server:
         assert sitting(path, server) == [1, 2, 3]
