@@ -9,7 +9,7 @@ from rlhf_cli.errors import UsageError
 
 # Keys that only one stage has.
 _OWN_KEYS = {
-    "collect": {"prompts", "candidates", "labeler", "generation"},
+    "collect": {"prompts", "candidates", "labeler", "generation", "constitution"},
     "ppo": {"ppo", "rollout", "reward", "critic"},
     "dpo": {"reference", "loss.type", "loss.beta", "loss.sft_weight"},
     "train-rm": {"loss.ties", "loss.margin", "loss.center"},

@@ -24,6 +24,7 @@ from rlhf_cli.config.collect_sections import (
     TerminalLabeler,
     WebLabeler,
 )
+from rlhf_cli.config.constitution_sections import Constitution
 from rlhf_cli.config.loop_sections import Checkpoint, Eval, Log, Loop, Optim, PpoOptim, Train
 from rlhf_cli.config.stage_sections import (
     Critic,
@@ -43,6 +44,7 @@ from rlhf_cli.config.stage_sections import (
 __all__ = [
     "Candidate",
     "Checkpoint",
+    "Constitution",
     "Critic",
     "Data",
     "DpoLoss",

@@ -8,6 +8,7 @@ from rlhf_cli.config.base import Count, Name, Refusal, Section, refuse
 from rlhf_cli.config.sections import (
     Candidate,
     Checkpoint,
+    Constitution,
     Critic,
     Data,
     DpoLoss,
@@ -137,20 +138,22 @@ class PpoConfig(TrainingConfig):
 
 
 class CollectConfig(Section):
-    """`rlhf collect`: sample answers and ask which are better."""
+    """`rlhf collect`: sample answers and ask which are better, or have them criticised and revised."""
 
     run_dir: Name
     """Directory that holds everything this run writes."""
     seed: Seed = 0
     """Decides every random choice."""
-    kind: Literal["preferences"] = "preferences"
-    """What is collected."""
+    kind: Literal["preferences", "constitution"] = "preferences"
+    """What is collected: comparisons of two answers, or answers criticised and revised under principles."""
     prompts: list[Source] = Field(min_length=1)
     """Where the prompts come from."""
     candidates: list[Candidate] = Field(min_length=1, max_length=2)
     """The models that answer; a single one answers each prompt twice."""
     labeler: Labeler = TerminalLabeler(kind="terminal")
     """Who judges."""
+    constitution: Constitution | None = None
+    """Who criticises and revises, and by which principles; for `kind: constitution`."""
     overlap: Overlap = Overlap()
     """How many people judge the same pair."""
     generation: Generation = Generation()
@@ -168,14 +171,10 @@ class CollectConfig(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        refuse(_kind_refusals(self))
         if self.overlap.fraction and self.labeler.kind not in ("terminal", "web"):
             message = f"no people judge with labeler.kind {self.labeler.kind}, which would agree with itself"
             refuse([Refusal("overlap.fraction", message, "remove it")])
-        if all(c.temperature == 0 and c == self.candidates[0] for c in self.candidates):
-            message = "candidates.0 and candidates.1 would give the same answers: same model, temperature 0"
-            if len(self.candidates) == 1:
-                message = "a single entry in candidates answers twice, and at temperature 0 both answers are the same"
-            refuse([Refusal("candidates.0.temperature", message, "use a temperature above 0")])
         return self
 
 
@@ -210,3 +209,40 @@ def _dropout_refusals(model: Model) -> list[Refusal]:
         return []
     message = "has no effect here: dropout would make a model disagree with itself"
     return [Refusal("model.lora.dropout", message, "remove it")]
+
+
+# Keys that only one kind of collection has a use for.
+_KEYS_OF_KINDS = {"preferences": ("labeler", "overlap", "export"), "constitution": ("constitution",)}
+
+
+def _kind_refusals(config: CollectConfig) -> list[Refusal]:
+    """Refuse what another kind of collection is told, and candidates that cannot give what this kind needs."""
+    refusals = []
+    for kind, keys in _KEYS_OF_KINDS.items():
+        for key in keys if kind != config.kind else ():
+            if dict(config)[key] != CollectConfig.model_fields[key].default:
+                message = f"has no effect with kind: {config.kind}"
+                refusals.append(Refusal(key, message, f"remove it, or set `kind: {kind}`"))
+    if config.kind == "constitution":
+        return refusals + _constitution_refusals(config)
+    return refusals + _pair_refusals(config.candidates)
+
+
+def _constitution_refusals(config: CollectConfig) -> list[Refusal]:
+    refusals = []
+    if config.constitution is None:
+        message = "required with kind: constitution"
+        refusals.append(Refusal("constitution", message, "say at least which `chat` model criticises"))
+    if len(config.candidates) > 1:
+        message = "one model gives the first answers, and this is a second one"
+        refusals.append(Refusal("candidates.1", message, "remove it"))
+    return refusals
+
+
+def _pair_refusals(candidates: list[Candidate]) -> list[Refusal]:
+    if any(c.temperature > 0 or c != candidates[0] for c in candidates):
+        return []
+    message = "candidates.0 and candidates.1 would give the same answers: same model, temperature 0"
+    if len(candidates) == 1:
+        message = "a single entry in candidates answers twice, and at temperature 0 both answers are the same"
+    return [Refusal("candidates.0.temperature", message, "use a temperature above 0")]

@@ -5,7 +5,7 @@ The content decides what a file is, not its name; where the two differ, the tabl
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -88,17 +88,23 @@ class Table:
 
 
 def open_tables(
-    path: str, *, split: str = "train", subset: str | None = None, revision: str | None = None
+    path: str,
+    *,
+    split: str = "train",
+    subset: str | None = None,
+    revision: str | None = None,
+    wanted: Sequence[str] = (),
 ) -> list[Table]:
     """Find the tables behind a file, a directory or a Hub data set name.
 
-    In a directory whose file names tell splits apart, those of `split` are taken. Raises MissingInputError when
+    Of a collect run, the training rows are the first file of `wanted` that it has. In another directory whose file
+    names tell splits apart, those of `split` are taken. Raises MissingInputError when
     there is no such thing and DataError when it cannot hold rows.
     """
     place = Path(path)
     try:
         if place.is_dir():
-            return [open_file(file) for file in _files_in(place, split)]
+            return [open_file(file) for file in _collected(place, split, wanted) or _files_in(place, split)]
         if place.exists():
             return [open_file(place)]
     except OSError as error:
@@ -111,6 +117,13 @@ def open_tables(
         name, rows = open_hub(path, split=split, subset=subset, revision=revision)
         return [Table(name, rows)]
     raise MissingInputError(f"no such file or directory: {path}", where=path, fix=_suggestion(place))
+
+
+def _collected(folder: Path, split: str, wanted: Sequence[str]) -> list[Path]:
+    """Return the one file that a collect run wrote for the use at hand; none for other folders."""
+    if split != "train" or not (folder / "collect.db").is_file():
+        return []
+    return [folder / name for name in wanted if (folder / name).is_file()][:1]
 
 
 def _files_in(folder: Path, split: str) -> list[Path]:

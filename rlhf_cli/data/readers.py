@@ -51,10 +51,14 @@ _NO_NOTES: tuple[str, ...] = ()
 
 @dataclass(frozen=True)
 class _Reader(Generic[R]):
-    """The formats a kind of record comes in, most telling first, and (row, format, origin) -> (record, notes)."""
+    """The formats a kind of record comes in, most telling first, and (row, format, origin) -> (record, notes).
+
+    `files` are those of a collect run that hold such records, the best first.
+    """
 
     formats: tuple[str, ...]
     parse: Callable[[Row, str, str], tuple[R, tuple[str, ...]]]
+    files: tuple[str, ...] = ("preferences.jsonl",)
 
 
 _PAIRS: Mapping[str, Callable[[Row], Pair]] = {
@@ -87,7 +91,8 @@ def read_demonstrations(
     A source of weight 2.5 gives every record twice and a seeded half of them a third time. Raises DataError with
     the first bad rows and their number when `on_bad_row` is "error", and always when no record is left.
     """
-    return _read(sources, _Reader(FOR_DEMONSTRATIONS, _demonstration), on_bad_row, seed)
+    files = ("demonstrations.jsonl", "preferences.jsonl")
+    return _read(sources, _Reader(FOR_DEMONSTRATIONS, _demonstration, files), on_bad_row, seed)
 
 
 def read_comparisons(
@@ -116,7 +121,8 @@ def read_prompts(
             seen.add(key)
         return prompt, notes
 
-    return _read(sources, _Reader(FOR_PROMPTS, parse), on_bad_row, seed)
+    files = ("preferences.jsonl", "demonstrations.jsonl")
+    return _read(sources, _Reader(FOR_PROMPTS, parse, files), on_bad_row, seed)
 
 
 def _demonstration(row: Row, name: str, origin: str) -> tuple[Demonstration, tuple[str, ...]]:
@@ -157,7 +163,13 @@ def _read(sources: Sequence[Source], reader: _Reader[R], on_bad_row: str, seed: 
 
 def _read_source(source: Source, reader: _Reader[R], ledger: Ledger[R]) -> None:
     left = source.limit
-    for table in open_tables(source.path, split=source.split, subset=source.subset, revision=source.revision):
+    for table in open_tables(
+        source.path,
+        split=source.split,
+        subset=source.subset,
+        revision=source.revision,
+        wanted=reader.files,
+    ):
         before = ledger.num_rows
         _read_table(table, source, reader, ledger, left)
         if left is not None:

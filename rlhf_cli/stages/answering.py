@@ -30,20 +30,29 @@ Slot = tuple[int, int]
 """Whose answer: (candidate, sample)."""
 
 
-def answer_slots(config: CollectConfig) -> tuple[Slot, Slot]:
-    """Say whose answers make a pair: one of each candidate, or two of the only one."""
+def answer_slots(config: CollectConfig) -> tuple[Slot, ...]:
+    """Say whose answers a prompt gets: to compare, one of each candidate or two of the only one; to revise, one."""
+    if config.kind == "constitution":
+        return ((0, 0),)
     return ((0, 0), (1, 0)) if len(config.candidates) == 2 else ((0, 0), (0, 1))
 
 
-def fill_with_pairs(config: CollectConfig, store: Store, run: Run) -> None:
-    """Store prompts, answers and pairs, as far as they are missing."""
+def fill_with_answers(config: CollectConfig, store: Store, run: Run) -> None:
+    """Store prompts and answers, as far as they are missing."""
     if not store.prompts():
         prompts = choose_prompts(config)
         prompts.publish(run)
         store.add_prompts([prompt.record for prompt in prompts.train])
     for index in range(len(config.candidates)):
         sample_answers(config, index, store, run)
-    store.add_pairs(store.unpaired(*answer_slots(config)))
+    store.note("answers", "complete")
+
+
+def fill_with_pairs(config: CollectConfig, store: Store, run: Run) -> None:
+    """Store prompts, answers and pairs, as far as they are missing."""
+    fill_with_answers(config, store, run)
+    one, two = answer_slots(config)
+    store.add_pairs(store.unpaired(one, two))
     if not store.num_pairs(identical=False):
         raise DataError(
             "both answers are the same in every pair",

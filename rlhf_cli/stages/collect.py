@@ -13,9 +13,17 @@ from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.summary import summarise
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.asking import open_labeler
+from rlhf_cli.stages.constitution import collect_revisions
 
 
 def run(config: CollectConfig, run: Run) -> StageResult:
+    """Collect what `kind` says."""
+    if config.kind == "constitution":
+        return collect_revisions(config, run)
+    return _collect_preferences(config, run)
+
+
+def _collect_preferences(config: CollectConfig, run: Run) -> StageResult:
     """Sample the answers, have every pair judged, and export the preferences."""
     ask = open_labeler(config, run)
     with Store(run.dir.root / "collect.db") as store:
@@ -36,17 +44,18 @@ def run(config: CollectConfig, run: Run) -> StageResult:
 
 def plan(config: CollectConfig) -> str:
     """Say what a run would do: prompts, answers, who judges."""
-    from rlhf_cli.stages.answering import choose_prompts
+    from rlhf_cli.stages.answering import answer_slots, choose_prompts
 
     prompts = choose_prompts(config)
-    num_pairs = len(prompts.train)
+    num_prompts, num_answers = len(prompts.train), len(answer_slots(config)) * len(prompts.train)
     answers = [f"{c.path} at temperature {c.temperature:g}" for c in config.candidates]
+    most = config.generation.max_new_tokens
+    then = f"pairs: {num_prompts}, judged by {config.labeler.kind}"
+    if config.constitution:
+        rounds = config.constitution.rounds
+        then = f"critiques: {rounds * num_prompts}, and as many revisions, in {rounds} rounds"
     return "\n".join(
-        [
-            prompts.text,
-            f"answers: {2 * num_pairs} of at most {config.generation.max_new_tokens} tokens, by {', '.join(answers)}",
-            f"pairs: {num_pairs}, judged by {config.labeler.kind}",
-        ]
+        [prompts.text, f"answers: {num_answers} of at most {most} tokens, by {', '.join(answers)}", then]
     )
 
 

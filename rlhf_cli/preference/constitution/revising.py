@@ -14,6 +14,7 @@ from rlhf_cli.preference.constitution.principles import Asking, Principle, draw_
 from rlhf_cli.preference.judge.chat import Chat, ChatFailure, ChatReply, ChatRequest
 from rlhf_cli.preference.judge.render import disarm
 from rlhf_cli.preference.judge.templates import fill
+from rlhf_cli.preference.judge.verdict import without_reasoning
 from rlhf_cli.records import Message, Text
 from rlhf_cli.run.chance import draw
 
@@ -76,7 +77,7 @@ class Reviser:
         while block := list(islice(waiting, _BLOCK)):
             critiques = dict(self._ask({draft: self._request(draft, number, None) for draft in block}))
             asked = {
-                draft: self._request(draft, number, reply.text)
+                draft: self._request(draft, number, _said(reply))
                 for draft, reply in critiques.items()
                 if isinstance(reply, ChatReply)
             }
@@ -86,7 +87,7 @@ class Reviser:
             for draft, reply in self._ask(asked):
                 critique = critiques[draft]
                 assert isinstance(critique, ChatReply)
-                yield self._step(draft, number, critique.text.strip(), reply)
+                yield self._step(draft, number, _said(critique), reply)
 
     def _ask(self, requests: dict[Draft, ChatRequest]) -> Iterator[tuple[Draft, ChatReply | ChatFailure]]:
         """Yield each draft with its reply; drafts with one request share one reply."""
@@ -103,7 +104,7 @@ class Reviser:
             "conversation": disarm(_conversation(draft.prompt)),
             "answer": disarm(draft.answer),
             "principle": principle.critique if critique is None else principle.revision,
-            "critique": disarm((critique or "").strip()),
+            "critique": disarm(critique or ""),
             "tag": tag,
         }
         template = self.asking.critique if critique is None else self.asking.revision
@@ -120,10 +121,15 @@ class Reviser:
         principle = draw_principle(self.principles, self.seed, draft.prompt_id, number).id
         if isinstance(reply, ChatFailure):
             return Step(draft.prompt_id, number, principle, critique, reply.why, "failed", draft.answer)
-        revision = _LABEL.sub("", reply.text.strip())
+        revision = _LABEL.sub("", _said(reply))
         outcome = judge_revision(draft.answer, critique, revision, finished=reply.finished)
         answer = revision if outcome == "revised" else draft.answer
         return Step(draft.prompt_id, number, principle, critique, reply.text, outcome, answer)
+
+
+def _said(reply: ChatReply) -> str:
+    """Return what a model means others to read."""
+    return without_reasoning(reply.text).strip()
 
 
 def judge_revision(answer: str, critique: str, revision: str, *, finished: bool) -> Outcome:

@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
+from typing import get_args
 
-from rlhf_cli.preference.constitution.revising import Draft, Step, is_refusal
+from rlhf_cli.preference.constitution.revising import Draft, Outcome, Step, is_refusal
 from rlhf_cli.preference.store import Store, text_to_json
 from rlhf_cli.records import Message, Text
 
@@ -37,6 +38,12 @@ def steps_of(store: Store, number: int) -> list[Step]:
     return [Step(**row) for row in store.rows(query, (number,))]
 
 
+def all_steps(store: Store) -> list[Row]:
+    """Return every step as a row, with the model that took it, by prompt and round."""
+    rows = store.rows(f"SELECT {_COLUMNS}, model FROM cai_steps ORDER BY prompt_id, number")
+    return [dict(row) for row in rows]
+
+
 def keep_steps(store: Store, steps: Iterable[Step], model: str) -> Iterator[int]:
     """Store each step as it comes, and yield how many there are by now; what was yielded is on disk."""
     insert = f"INSERT INTO cai_steps ({_COLUMNS}, model) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -51,7 +58,8 @@ def keep_steps(store: Store, steps: Iterable[Step], model: str) -> Iterator[int]
 def rows_of(store: Store, rounds: int) -> tuple[list[Row], list[Row]]:
     """Return demonstrations (prompt, final answer) and preferences (final over first answer), with provenance.
 
-    An answer that no round could improve is a demonstration of nothing: it gives neither row.
+    An answer that no round could improve is a demonstration of nothing: it gives neither row. Over an empty first
+    answer anything is better: it gives no preference.
     """
     by_round = [{step.prompt_id: step for step in steps_of(store, n)} for n in range(1, rounds + 1)]
     demonstrations, preferences = [], []
@@ -67,21 +75,26 @@ def rows_of(store: Store, rounds: int) -> tuple[list[Row], list[Row]]:
         prompt = text_to_json(draft.prompt)
         chosen, rejected = (_completion(draft.prompt, text) for text in (final, draft.answer))
         demonstrations.append({"prompt": prompt, "completion": chosen, **source})
-        preferences.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, **source})
+        if draft.answer.strip():
+            preferences.append({"prompt": prompt, "chosen": chosen, "rejected": rejected, **source})
     return demonstrations, preferences
 
 
 def summarise_steps(store: Store, rounds: int) -> dict[str, float]:
-    """Count the outcomes over all rounds, and how often first and final answers decline."""
-    outcomes = Counter(step.outcome for n in range(1, rounds + 1) for step in steps_of(store, n))
+    """Count the outcomes over all rounds; compare how often and how long first and final answers are what they are.
+
+    A refusal rate is the share of answers that begin by declining; lengths are mean words.
+    """
+    steps = [step for n in range(1, rounds + 1) for step in steps_of(store, n)]
+    counts = Counter(step.outcome for step in steps)
     firsts = [draft.answer for draft in first_answers(store)]
     finals = [step.answer for step in steps_of(store, rounds)]
-    rates = {
-        f"{name}_refusal_rate": sum(map(is_refusal, answers)) / len(answers)
-        for name, answers in (("first", firsts), ("final", finals))
-        if answers
-    }
-    return {f"num_{name}": float(count) for name, count in sorted(outcomes.items())} | rates
+    metrics = {f"num_{name}": float(counts[name]) for name in get_args(Outcome)}
+    metrics["num_prompts"] = float(len(firsts))
+    for name, answers in (("first", firsts), ("final", finals)):
+        metrics[f"{name}_refusal_rate"] = sum(map(is_refusal, answers)) / len(answers)
+        metrics[f"{name}_words"] = sum(len(answer.split()) for answer in answers) / len(answers)
+    return metrics
 
 
 def _completion(prompt: Text, text: str) -> object:
