@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import rlhf_cli
-from rlhf_cli.commands import config, status
+from rlhf_cli.commands import config, init, status
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
@@ -23,6 +23,7 @@ from rlhf_cli.run.outcome import Outcome
 
 # In the order of a project. A tool is a function; one with commands of its own is a Typer.
 TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
+    "init": init.init,
     "check": config.check,
     "schema": config.schema,
     "status": status.status,
