@@ -86,7 +86,9 @@ class Rollout(Section):
     engine: Literal["transformers"] = "transformers"
     """What generates the answers."""
     batch_size: Count = 512
-    """Prompts answered in one PPO iteration."""
+    """Answers sampled in one PPO iteration."""
+    samples_per_prompt: Count = 1
+    """Answers to each prompt; `ppo.advantage: rloo` and `grpo` compare them with each other."""
     max_new_tokens: Count = 256
     """Longest answer, in tokens."""
     temperature: Positive = 1.0
@@ -153,16 +155,18 @@ RewardSource = Annotated[
 
 
 class Critic(Section):
-    """The value model of PPO."""
+    """The value model of PPO; only `ppo.advantage: gae` has one."""
 
     init: Literal["reward", "policy"] = "reward"
     """Where its weights come from: the reward model with its head, or the policy with a new head."""
+    share: Literal["none", "trunk"] = "none"
+    """`trunk`: no model of its own but a new head on the policy's last hidden states; `init` does not matter then."""
     lr: Positive | None = None
-    """Its peak learning rate; null is `optim.lr`."""
+    """Its peak learning rate, that of the head alone with `share: trunk`; null is `optim.lr`."""
 
 
 class Kl(Section):
-    """The price of leaving the reference model, taken off the reward of each token."""
+    """The price of leaving the reference model, taken off the reward of each token; with `grpo`, added to the loss."""
 
     coef: NonNegative = 0.05
     """Reward lost for each nat of divergence; the starting value when `target` is set."""
@@ -200,8 +204,8 @@ class Ppo(Section):
     """Weight of longer returns in the generalised advantage estimate."""
     kl: Kl = Kl()
     """The price of leaving the reference model."""
-    advantage: Literal["gae"] = "gae"
-    """How advantages are estimated."""
+    advantage: Literal["gae", "rloo", "grpo", "reinforce++"] = "gae"
+    """How advantages are estimated: with a critic (gae), from the other answers to a prompt, or from the batch."""
     missing_eos_score: float = -1.0
     """Score of an answer that was cut off before it ended."""
     score_clip: Positive = 5.0
@@ -209,4 +213,4 @@ class Ppo(Section):
     iterations: Count | None = None
     """Stop after this many rounds of sampling and training."""
     whiten: bool = True
-    """Bring advantages to mean 0 and standard deviation 1 over the whole batch."""
+    """Bring advantages of `gae` to mean 0 and standard deviation 1 over the batch; `reinforce++` always does."""

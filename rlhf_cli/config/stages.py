@@ -1,5 +1,6 @@
 """One configuration per stage: the YAML file as a whole, and the rules that join its sections."""
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -123,18 +124,33 @@ class PpoConfig(TrainingConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         refusals = _start_refusals(self.model) + _dropout_refusals(self.model)
-        if self.critic.init == "reward" and not any(isinstance(r, ModelReward) for r in self.reward):
+        needs_reward_model = (
+            self.ppo.advantage == "gae" and self.critic.share == "none" and self.critic.init == "reward"
+        )
+        if needs_reward_model and not any(isinstance(r, ModelReward) for r in self.reward):
             message = "`reward` needs a source with `kind: model` in reward"
             refusals.append(
                 Refusal("critic.init", message, "set `critic.init: policy`, or add a reward model")
             )
-        if self.ppo.minibatches > self.rollout.batch_size:
+        refuse(refusals + self._sample_refusals())
+        return self
+
+    def _sample_refusals(self) -> list[Refusal]:
+        refusals = []
+        num_answers, num_samples = self.rollout.batch_size, self.rollout.samples_per_prompt
+        if num_answers % num_samples:
+            message = f"not a multiple of rollout.samples_per_prompt = {num_samples}"
+            fix = f"use {math.ceil(num_answers / num_samples) * num_samples}"
+            refusals.append(Refusal("rollout.batch_size", message, fix))
+        if self.ppo.advantage in ("rloo", "grpo") and num_samples == 1:
+            message = f"`{self.ppo.advantage}` compares the answers to a prompt, and there is one to each"
+            refusals.append(Refusal("ppo.advantage", message, "set `rollout.samples_per_prompt: 4`"))
+        if self.ppo.minibatches * num_samples > num_answers:
             message = (
-                f"larger than rollout.batch_size = {self.rollout.batch_size}: some minibatches would be empty"
+                f"more than the {num_answers // num_samples} prompts of an iteration: some would be empty"
             )
             refusals.append(Refusal("ppo.minibatches", message, "use at most one minibatch per prompt"))
-        refuse(refusals)
-        return self
+        return refusals
 
 
 class CollectConfig(Section):

@@ -1,38 +1,54 @@
-"""The models of PPO, asked about responses: policy, reference and critic, each answering in response columns.
+"""The models of PPO, asked about sampled tokens: policy, reference and critic."""
 
-B rows, T tokens, R columns: column j is the j-th response token of its row. `response_mask` [B, T] is True on
-response tokens; `columns` [B, R] is True where a row has a j-th one.
-"""
-
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from rlhf_cli.algo.tensors import entropy, shift_logprobs
+from rlhf_cli.config.sections import Critic as CriticSection
 from rlhf_cli.config.sections import Model
 from rlhf_cli.models.device import Autocast, autocast_for, disable_dropout, num_parameters
-from rlhf_cli.models.heads import Critic, RewardModel, open_critic
+from rlhf_cli.models.heads import Critic, RewardModel, ValueHead, open_critic
 from rlhf_cli.models.load import LoadedModel, load_frozen, load_reference
 from rlhf_cli.models.locate import locate
-from rlhf_cli.models.scoring import labelled_logprobs, labelled_logprobs_and_entropy
+from rlhf_cli.models.scoring import head_on, logprobs_at
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
-class ActorCritic:
-    """A policy, the reference it is held to, and a critic.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the models say about N sampled tokens, each [N].
 
-    `reference` None means the policy with its adapters off: one copy of the weights. `exact` says that the forward
-    pass runs in fp32, so that the same weights give the same log-probs.
+    logprobs   of the tokens, in nats
+    values     of the states they were chosen in; None without a critic
+    entropy    of the distributions they were drawn from, in nats, detached; None where it was not asked for
+    """
+
+    logprobs: Tensor
+    values: Tensor | None
+    entropy: Tensor | None = None
+
+
+class ActorCritic:
+    """A policy, the reference it is held to, and a critic, all asked about sampled tokens.
+
+    `reference` None means the policy with its adapters off: one copy of the weights. `critic` None means that
+    nothing estimates values. `exact` says that the forward pass runs in fp32, so that the same weights give the same
+    log-probs.
     """
 
     def __init__(
         self,
         policy: LoadedModel,
         reference: LoadedModel | None,
-        critic: Critic,
+        critic: Critic | ValueHead | None,
         *,
         autocast: Autocast,
         temperature: float,
@@ -44,40 +60,49 @@ class ActorCritic:
         self.autocast = autocast
         self._temperature = temperature
 
-    def logprobs(self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
-        """Give the policy's log-probs of response tokens [B, R] in nats, 0 where none is."""
-        with self.autocast():
-            logprobs = labelled_logprobs(
-                self.policy.model, input_ids, attention_mask, response_mask, temperature=self._temperature
-            )
-        return to_columns(logprobs, response_columns(response_mask))
+    @property
+    def models(self) -> list[LoadedModel]:
+        """List the models that read whole rows; a value head on the policy is none."""
+        own = [self.critic.loaded] if isinstance(self.critic, Critic) else []
+        return [self.policy, *([self.reference] if self.reference else []), *own]
 
-    def logprobs_and_entropy(
-        self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Give the policy's log-probs as above, and the detached entropies of the same columns [B, R] in nats."""
+    def judge(
+        self,
+        inputs: Mapping[str, Tensor],
+        predictor_index: Tensor,
+        target_ids: Tensor,
+        *,
+        with_entropy: bool = False,
+    ) -> Judged:
+        """Ask policy and critic about the tokens `target_ids` [N] that positions `predictor_index` [N] predict.
+
+        `inputs` is what the models are called with, in whatever layout; positions are counted row by row.
+        """
+        model = self.policy.model
         with self.autocast():
-            logprobs, entropy = labelled_logprobs_and_entropy(
-                self.policy.model, input_ids, attention_mask, response_mask, temperature=self._temperature
-            )
-        columns = response_columns(response_mask)
-        return to_columns(logprobs, columns), to_columns(entropy, columns)
+            with head_on(model, predictor_index), _head_inputs(model) as states:
+                logits: Tensor = model(**inputs, use_cache=False).logits
+            match self.critic:
+                case None:
+                    values = None
+                case ValueHead() as head:
+                    values = head(states[0])
+                case critic:
+                    values = critic(inputs, predictor_index)
+        return Judged(
+            shift_logprobs(logits, target_ids, temperature=self._temperature),
+            values,
+            entropy(logits, temperature=self._temperature) if with_entropy else None,
+        )
 
     @torch.no_grad()
-    def reference_logprobs(self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
-        """Give the reference's log-probs of response tokens [B, R], at the same temperature."""
+    def reference_logprobs(
+        self, inputs: Mapping[str, Tensor], predictor_index: Tensor, target_ids: Tensor
+    ) -> Tensor:
+        """Give the reference's log-probs [N] of tokens, at the same temperature."""
         model = self.reference.model if self.reference else self.policy.model
         with self.autocast(), self._adapters_off():
-            logprobs = labelled_logprobs(
-                model, input_ids, attention_mask, response_mask, temperature=self._temperature
-            )
-        return to_columns(logprobs, response_columns(response_mask))
-
-    def values(self, input_ids: Tensor, attention_mask: Tensor, response_mask: Tensor) -> Tensor:
-        """Give the value [B, R] of the state each response token is chosen in: the one before it."""
-        with self.autocast():
-            after_token: Tensor = self.critic(input_ids, attention_mask)
-        return to_columns(after_token[:, :-1][response_mask[:, 1:]], response_columns(response_mask))
+            return logprobs_at(model, inputs, predictor_index, target_ids, temperature=self._temperature)
 
     def _adapters_off(self) -> AbstractContextManager[None]:
         if self.reference is not None:
@@ -85,21 +110,24 @@ class ActorCritic:
         return cast("PeftModel", self.policy.model).disable_adapter()
 
 
-def response_columns(response_mask: Tensor) -> Tensor:
-    """Turn a mask over tokens [B, T] into one over response columns [B, R]."""
-    lengths = response_mask.sum(1, keepdim=True)
-    return torch.arange(int(lengths.max()), device=lengths.device) < lengths
-
-
-def to_columns(flat: Tensor, columns: Tensor) -> Tensor:
-    """Place values of response tokens [n], in row-major order, into [B, R]; differentiable."""
-    return torch.zeros_like(columns, dtype=flat.dtype).masked_scatter(columns, flat)
+@contextmanager
+def _head_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
+    """Collect the hidden states [N, D] that reach the language-model head."""
+    states: list[Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: states.append(inputs[0])
+    )
+    try:
+        yield states
+    finally:
+        handle.remove()
 
 
 def open_actors(
     section: Model,
     policy: LoadedModel,
     reward: RewardModel | None,
+    critic: CriticSection | None,
     *,
     reference: str | None,
     seed: int,
@@ -109,14 +137,19 @@ def open_actors(
     """Open what PPO needs beside the policy, and switch dropout off in what learns.
 
     The reference is the policy as it starts unless it is given: its adapters off under LoRA, a frozen copy
-    without. The critic starts as `reward`, or, without one, from the policy's base with a new head.
+    without. A critic of its own (`critic` None: there is none) starts as `reward` with `init: reward`, else from the
+    policy's base with a new head.
     """
-    critic = open_critic(section, policy, reward, seed=seed)
-    for model in (policy.model, critic):
-        disable_dropout(model)
-    frozen = _open_reference(section, policy, reference)
+    disable_dropout(policy.model)
     autocast = autocast_for(precision, policy.device, num_parameters(policy.model))
-    return ActorCritic(policy, frozen, critic, autocast=autocast, temperature=temperature)
+    frozen = _open_reference(section, policy, reference)
+    value_model: Critic | ValueHead | None = None
+    if critic is not None and critic.share == "trunk":
+        value_model = ValueHead(policy, seed=seed)
+    elif critic is not None:
+        value_model = open_critic(section, policy, reward if critic.init == "reward" else None, seed=seed)
+        disable_dropout(value_model)
+    return ActorCritic(policy, frozen, value_model, autocast=autocast, temperature=temperature)
 
 
 def _open_reference(section: Model, policy: LoadedModel, reference: str | None) -> LoadedModel | None:

@@ -29,7 +29,6 @@ from rlhf_cli.models.load import (
 )
 from rlhf_cli.models.locate import locate
 from rlhf_cli.models.one_base import adapter_on, classifier_twin
-from rlhf_cli.models.packing import hidden_states
 from rlhf_cli.run.directory import RunDir, digest_dir
 
 
@@ -126,7 +125,7 @@ def read_score_scale(path: str) -> ScoreScale | None:
 
 
 class Critic(nn.Module):
-    """A scalar-head model read at every token, in units of the normalised reward.
+    """A scalar-head model read at any token, in units of the normalised reward.
 
     Started from the reward model, V equals the normalised score wherever a row could end.
     """
@@ -135,19 +134,27 @@ class Critic(nn.Module):
         super().__init__()
         self.classifier = loaded.model
         self.scale = scale
-        # A list hides it from `parameters()`: it is part of the classifier.
-        self._core = [loaded.core]
+        self.loaded = loaded  # no module: its core is part of the classifier
 
-    @property
-    def core(self) -> PreTrainedModel:
-        """Give the transformers model inside."""
-        return self._core[0]
+    def forward(self, inputs: Mapping[str, Tensor], index: Tensor) -> Tensor:
+        """Give V of the states after the tokens `index` [N], counted row by row -> [N] fp32."""
+        return (scores_at(self.loaded.core, inputs, index) - self.scale.mean) / self.scale.std
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Give V of the state after each token: [B, T] -> [B, T] fp32."""
-        hidden = hidden_states(self.core, input_ids, attention_mask)
-        values: Tensor = score_head(self.core)(hidden)[..., 0]
-        return (values.float() - self.scale.mean) / self.scale.std
+
+class ValueHead(nn.Module):
+    """A critic without a body: a scalar head on the policy's own hidden states, N(0, 1/sqrt(d+1)) at first."""
+
+    def __init__(self, policy: LoadedModel, *, seed: int) -> None:
+        super().__init__()
+        config = policy.core.config.get_text_config()
+        self.score = nn.Linear(config.hidden_size, 1, bias=False)
+        _init_head(self.score, seed)
+        self.score.to(policy.device)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Give V of states [N, D] -> [N] fp32."""
+        values: Tensor = self.score(states)[:, 0]
+        return values.float()
 
 
 @dataclass(frozen=True, slots=True)

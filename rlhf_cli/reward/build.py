@@ -32,7 +32,7 @@ def build_scorers(
                 loaded, scale = reward_models[path]
                 require_agreement(loaded, vocabulary)
                 return TrainedScorer(
-                    loaded.model,
+                    loaded.core,
                     loaded.vocabulary.pad_id,
                     mean=scale.mean,
                     std=scale.std,

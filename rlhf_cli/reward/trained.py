@@ -6,18 +6,19 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from rlhf_cli.data.batches import split_by_tokens
-from rlhf_cli.data.episode import Episode
-from rlhf_cli.errors import DataError, DivergedError
+from rlhf_cli.data.batches import Layout
+from rlhf_cli.data.episode import Episode, row_of
+from rlhf_cli.errors import DivergedError
 from rlhf_cli.models.device import Autocast
-from rlhf_cli.models.heads import last_token_scores
+from rlhf_cli.models.heads import scores_at
+from rlhf_cli.models.packing import can_pack
 
 
 class TrainedScorer:
     """(score - mean) / std of prompt and completion together, read at their last token.
 
-    `model` is a sequence classification model with one label; at most `micro_tokens` padded tokens go through it
-    at once. Raises DataError when it pads with another token than `pad_id`: it would read the wrong position.
+    `model` is a sequence classification model with one label, adapters and all; at most `micro_tokens` tokens go
+    through it at once. They are packed where `allow_packing` has found that it can read that.
     """
 
     name = "model"
@@ -33,13 +34,6 @@ class TrainedScorer:
         autocast: Autocast,
         device: torch.device,
     ) -> None:
-        own_pad_id = model.config.get_text_config().pad_token_id
-        if own_pad_id != pad_id:
-            raise DataError(
-                f"the reward model pads with token {own_pad_id}, its tokenizer with {pad_id}",
-                where="config.json: pad_token_id",
-                fix="Give the model and its tokenizer the same padding token.",
-            )
         self.model = model.eval()
         self.pad_id = pad_id
         self.mean = mean
@@ -50,11 +44,15 @@ class TrainedScorer:
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
         """Return normalised scores; raise DivergedError when one is not finite."""
-        rows = [episode.prompt_ids + episode.completion_ids for episode in episodes]
+        rows = [row_of(episode) for episode in episodes]
+        longest = max((len(row.input_ids) for row in rows), default=0)
+        layout = Layout(self.pad_id, packed=can_pack(self.model, longest))
         scores = [0.0] * len(rows)
-        for indices in split_by_tokens(range(len(rows)), lambda i: len(rows[i]), self.micro_tokens):
-            raw = self._forward([rows[i] for i in indices])
-            for i, value in zip(indices, raw, strict=True):
+        for indices in layout.cut(range(len(rows)), lambda i: len(rows[i].input_ids), self.micro_tokens):
+            answers = layout.collate([rows[i] for i in indices]).to(self.device)
+            with torch.no_grad(), self.autocast():
+                raw = scores_at(self.model, answers.inputs, answers.last_index)
+            for i, value in zip(indices, raw.tolist(), strict=True):
                 scores[i] = (value - self.mean) / self.std
         if not all(map(math.isfinite, scores)):
             count = sum(not math.isfinite(score) for score in scores)
@@ -63,13 +61,3 @@ class TrainedScorer:
                 fix="Check the reward model, and use precision float32.",
             )
         return scores
-
-    def _forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """Return the raw scores of rows of token ids, padded on the right."""
-        width = max(map(len, rows))
-        input_ids = torch.tensor([[*row, *[self.pad_id] * (width - len(row))] for row in rows])
-        lengths = torch.tensor([len(row) for row in rows])
-        attention_mask = (torch.arange(width) < lengths[:, None]).long()
-        with torch.no_grad(), self.autocast():
-            scores = last_token_scores(self.model, input_ids.to(self.device), attention_mask.to(self.device))
-        return scores.tolist()

@@ -1,4 +1,4 @@
-"""The source of PPO batches: sample, score, measure, shape rewards, estimate advantages; then cut into steps.
+"""The source of PPO batches: sample, score, measure, estimate advantages; then cut into steps.
 
 The trainer pulls optimizer steps from it as from any other source. Between iterations its whole state is a position
 and the KL coefficient.
@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from rlhf_cli.algo import ppo as algo
-from rlhf_cli.algo.tensors import masked_mean, whiten
+from rlhf_cli.algo.ppo import adaptive_kl_coef
+from rlhf_cli.algo.tensors import masked_mean
 from rlhf_cli.config.sections import Ppo, Rollout
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.episode import Episode, row_of
 from rlhf_cli.data.loader import epoch_order
 from rlhf_cli.models.actor_critic import ActorCritic
+from rlhf_cli.rollout.advantages import Estimator
 from rlhf_cli.rollout.engine import Engine, Sampling
 from rlhf_cli.rollout.episodes import sample_episodes
-from rlhf_cli.rollout.measured import PpoBatch, cut_steps, measure
+from rlhf_cli.rollout.measured import Cutter, PpoBatch, cut_steps, measure
 from rlhf_cli.run.chance import draw
 
 Score = Callable[[Sequence[Episode]], tuple[Tensor, dict[str, float]]]
@@ -38,13 +39,14 @@ class Experience:
         rollout: Rollout,
         settings: Ppo,
         num_iterations: int,
-        micro_tokens: int,
+        cutter: Cutter,
         seed: int,
     ) -> None:
         self._actors, self._engine, self._score, self._prompts = actors, engine, score, prompts
         self._settings = settings
-        self._batch_size = rollout.batch_size
-        self._micro_tokens = micro_tokens
+        self._batch_size, self._group_size = rollout.batch_size, rollout.samples_per_prompt
+        self._estimate = Estimator(settings, rollout.samples_per_prompt)
+        self._cutter = cutter
         self._seed = seed
         stop_ids = actors.policy.vocabulary.stop_ids
         self._sampling = Sampling(rollout.temperature, 1.0, rollout.max_new_tokens, stop_ids)
@@ -70,38 +72,36 @@ class Experience:
                 yield step
 
     def _next_iteration(self) -> list[list[PpoBatch]]:
-        """Sample, score, measure, shape rewards, estimate advantages; cut into optimizer steps."""
-        settings = self._settings
+        """Sample, score, measure, estimate advantages; cut into optimizer steps."""
         episodes = self._sample(*self._draw_prompts())
         scores, facts = self._score(episodes)
-        measured = measure(self._actors, [row_of(episode) for episode in episodes], self._micro_tokens)
-        mask, values = measured.mask, measured.values
-        rewards = algo.shaped_rewards(
-            scores, measured.logprobs, measured.reference_logprobs, mask, self._kl_coef
+        measured = measure(self._actors, [row_of(episode) for episode in episodes], self._cutter)
+        estimate = self._estimate(
+            scores,
+            measured.logprobs,
+            measured.reference_logprobs,
+            measured.values,
+            measured.mask,
+            self._kl_coef,
         )
-        advantages, returns = algo.gae(rewards, values, mask, gamma=settings.gamma, lam=settings.lam)
-        if settings.whiten:
-            advantages = whiten(advantages, mask)
-        self._facts = facts | {
+        self._facts = {
+            **facts,
             "kl": measured.kl,
             "kl_coef": self._kl_coef,
-            "entropy": float(masked_mean(measured.entropy, mask)),
-            "explained_variance": float(algo.explained_variance(values, returns, mask)),
+            "entropy": float(masked_mean(measured.entropy, measured.mask)),
+            **estimate.facts,
         }
         self._adapt_kl(measured.kl)
-        return cut_steps(
-            self._actors,
-            measured,
-            advantages,
-            returns,
-            minibatches=self._minibatches(len(episodes)),
-            micro_tokens=self._micro_tokens,
-        )
+        return cut_steps(measured, estimate, minibatches=self._minibatches(), cutter=self._cutter)
 
     def _draw_prompts(self) -> tuple[list[EncodedPrompt], list[int]]:
-        """Take the next prompts of the endless walk; the k-th sample of a run always has the k-th seed."""
-        first, num_prompts = self._iteration * self._batch_size, len(self._prompts)
-        positions = [divmod(k, num_prompts) for k in range(first, first + self._batch_size)]
+        """Take the next prompts of the endless walk, each as often as it is answered, and a seed for each answer.
+
+        The k-th answer of a run always has the k-th seed.
+        """
+        num_prompts, size = len(self._prompts), self._group_size
+        first = self._iteration * self._batch_size
+        positions = [divmod(k // size, num_prompts) for k in range(first, first + self._batch_size)]
         orders = {epoch: epoch_order(num_prompts, self._seed, epoch) for epoch, _ in positions}
         seeds = [draw(self._seed, "train", first + i) for i in range(self._batch_size)]
         return [self._prompts[orders[epoch][place]] for epoch, place in positions], seeds
@@ -113,24 +113,28 @@ class Experience:
     def _adapt_kl(self, observed_kl: float) -> None:
         kl = self._settings.kl
         if kl.target is not None:
-            num_samples = self._batch_size
-            self._kl_coef = algo.adaptive_kl_coef(
-                self._kl_coef, observed_kl, kl.target, kl.horizon, num_samples
+            self._kl_coef = adaptive_kl_coef(
+                self._kl_coef, observed_kl, kl.target, kl.horizon, self._batch_size
             )
 
-    def _minibatches(self, num_episodes: int) -> Iterator[list[int]]:
-        """Give the episode indices of each minibatch; every epoch of every iteration has an order of its own."""
+    def _minibatches(self) -> Iterator[list[int]]:
+        """Give the answers of each minibatch; every epoch of every iteration has an order of its own.
+
+        Answers to one prompt stay together, so that it is computed once.
+        """
+        size = self._group_size
         for epoch in range(self._settings.epochs):
             walk = self._iteration * self._settings.epochs + epoch
-            order = torch.tensor(epoch_order(num_episodes, self._seed, walk))
-            yield from (part.tolist() for part in order.tensor_split(self._settings.minibatches))
+            groups = torch.tensor(epoch_order(self._batch_size // size, self._seed, walk))
+            for part in groups.tensor_split(self._settings.minibatches):
+                yield [group * size + k for group in part.tolist() for k in range(size)]
 
     def evaluate(self, prompts: Sequence[EncodedPrompt]) -> dict[str, float]:
         """Sample held-out prompts, with the same seeds each time, and measure reward, KL, length and EOS rate."""
         seeds = [draw(self._seed, "eval", k) for k in range(len(prompts))]
         episodes = self._sample(prompts, seeds)
         _, facts = self._score(episodes)
-        measured = measure(self._actors, [row_of(episode) for episode in episodes], self._micro_tokens)
+        measured = measure(self._actors, [row_of(episode) for episode in episodes], self._cutter)
         return facts | {"kl": measured.kl}
 
     def facts(self) -> Mapping[str, float]:

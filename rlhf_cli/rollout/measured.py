@@ -1,8 +1,9 @@
 """What PPO knows about a batch of sampled answers before its first update, and how that is cut into steps.
 
-N episodes, R response columns (column j is the j-th token of an answer), B rows of a micro-batch.
+N answers, R response columns (column j is the j-th token of an answer), B answers of a micro-batch.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,20 +11,24 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.algo.ppo import kl_k1
-from rlhf_cli.data.batches import TokenBatch, collate, split_by_tokens
+from rlhf_cli.data.batches import AnswerBatch, Layout
 from rlhf_cli.data.encode import EncodedText
 from rlhf_cli.models.actor_critic import ActorCritic
+from rlhf_cli.rollout.advantages import Estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the models say about N answers: all [N, R], nats; `mask` is True on response tokens."""
+    """What the models say about N answers: all [N, R], nats; `mask` is True on response tokens.
+
+    `values` is None without a critic.
+    """
 
     rows: Sequence[EncodedText]
     mask: Tensor
     logprobs: Tensor
     reference_logprobs: Tensor
-    values: Tensor
+    values: Tensor | None
     entropy: Tensor
 
     @property
@@ -34,70 +39,113 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class PpoBatch:
-    """B episodes of one minibatch: tokens, and what was measured before the first update, all [B, R].
+    """B answers of one minibatch: tokens, and what was known before the first update, all [B, R].
 
-    `first` is True for the first minibatch of an iteration, where the policy is still the one that sampled.
+    `values` and `returns` are None without a critic. `first` is True for the first minibatch of an iteration, where
+    the policy is still the one that sampled.
     """
 
-    tokens: TokenBatch
+    answers: AnswerBatch
     mask: Tensor
     logprobs: Tensor
-    values: Tensor
+    reference_logprobs: Tensor
     advantages: Tensor
-    returns: Tensor
+    values: Tensor | None
+    returns: Tensor | None
+    loss_kl_coef: float
     first: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Cutter:
+    """How answers are put into micro-batches of at most `micro_tokens` tokens: in which layout, and where they go."""
+
+    layout: Layout
+    micro_tokens: int
+    device: torch.device
+
+    def collate(self, rows: Sequence[EncodedText]) -> AnswerBatch:
+        """Make one micro-batch."""
+        return self.layout.collate(rows).to(self.device)
+
+    def cut(self, rows: Sequence[EncodedText], indices: Sequence[int]) -> list[list[int]]:
+        """Split `indices` into micro-batches; where prompts are shared, answers to one prompt stay together."""
+
+        def num_tokens(bundle: list[int]) -> int:
+            prompt = rows[bundle[0]].num_prompt
+            return prompt + sum(len(rows[i].input_ids) - prompt for i in bundle)
+
+        bundles = self._bundles(rows, indices) if self.layout.packed else [[i] for i in indices]
+        parts = self.layout.cut(bundles, num_tokens, self.micro_tokens)
+        return [[i for bundle in part for i in bundle] for part in parts]
+
+    def _bundles(self, rows: Sequence[EncodedText], indices: Sequence[int]) -> list[list[int]]:
+        """Put answers to one prompt together, as many as the budget allows."""
+        by_prompt: dict[tuple[int, ...], list[list[int]]] = defaultdict(list)
+        room: dict[tuple[int, ...], int] = {}
+        for i in indices:
+            size = rows[i].num_prompt
+            prompt, needed = tuple(rows[i].input_ids[:size]), len(rows[i].input_ids) - size
+            if needed > room.get(prompt, 0):
+                by_prompt[prompt].append([])
+                room[prompt] = self.micro_tokens - size
+            by_prompt[prompt][-1].append(i)
+            room[prompt] -= needed
+        return [bundle for bundles in by_prompt.values() for bundle in bundles]
+
+
 @torch.no_grad()
-def measure(actors: ActorCritic, rows: Sequence[EncodedText], micro_tokens: int) -> Measured:
+def measure(actors: ActorCritic, rows: Sequence[EncodedText], cutter: Cutter) -> Measured:
     """Ask policy, reference and critic about N answers."""
-    device = actors.policy.device
+    device = cutter.device
     lengths = torch.tensor([len(row.input_ids) - row.num_prompt for row in rows])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(device)
-    logprobs, reference, values, entropy = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    for indices in _micro_indices(rows, range(len(rows)), micro_tokens):
-        batch = _collate(actors, rows, indices)
-        inputs = (batch.input_ids, batch.attention_mask, batch.loss_mask)
-        width = int(lengths[indices].max())
-        logprobs[indices, :width], entropy[indices, :width] = actors.logprobs_and_entropy(*inputs)
-        reference[indices, :width] = actors.reference_logprobs(*inputs)
-        values[indices, :width] = actors.values(*inputs)
-    return Measured(rows, mask, logprobs, reference, values, entropy)
+    logprobs, reference, entropy, values = (torch.zeros(mask.shape, device=device) for _ in range(4))
+    for indices in cutter.cut(rows, range(len(rows))):
+        answers = cutter.collate([rows[i] for i in indices])
+        asked = (answers.inputs, answers.predictor_index, answers.target_ids)
+        judged = actors.judge(*asked, with_entropy=True)
+        told = [
+            (logprobs, judged.logprobs),
+            (reference, actors.reference_logprobs(*asked)),
+            (entropy, judged.entropy),
+            (values, judged.values),
+        ]
+        for column, flat in told:
+            if flat is not None:
+                column[indices] = to_columns(flat, mask[indices])
+    return Measured(rows, mask, logprobs, reference, values if actors.critic else None, entropy)
 
 
 def cut_steps(
-    actors: ActorCritic,
-    measured: Measured,
-    advantages: Tensor,
-    returns: Tensor,
-    *,
-    minibatches: Iterable[Sequence[int]],
-    micro_tokens: int,
+    measured: Measured, estimate: Estimate, *, minibatches: Iterable[Sequence[int]], cutter: Cutter
 ) -> list[list[PpoBatch]]:
-    """Make one optimizer step of each minibatch of episode indices, cut into micro-batches by the token budget."""
+    """Make one optimizer step of each minibatch of answer indices, cut into micro-batches."""
 
     def batch(indices: list[int], *, first: bool) -> PpoBatch:
         width = int(measured.mask[indices].sum(1).max())
+
+        def part(column: Tensor) -> Tensor:
+            return column[indices, :width]
+
         return PpoBatch(
-            tokens=_collate(actors, measured.rows, indices),
-            mask=measured.mask[indices, :width],
-            logprobs=measured.logprobs[indices, :width],
-            values=measured.values[indices, :width],
-            advantages=advantages[indices, :width],
-            returns=returns[indices, :width],
+            answers=cutter.collate([measured.rows[i] for i in indices]),
+            mask=part(measured.mask),
+            logprobs=part(measured.logprobs),
+            reference_logprobs=part(measured.reference_logprobs),
+            advantages=part(estimate.advantages),
+            values=None if measured.values is None else part(measured.values),
+            returns=None if estimate.returns is None else part(estimate.returns),
+            loss_kl_coef=estimate.loss_kl_coef,
             first=first,
         )
 
     return [
-        [batch(part, first=number == 0) for part in _micro_indices(measured.rows, minibatch, micro_tokens)]
+        [batch(part, first=number == 0) for part in cutter.cut(measured.rows, minibatch)]
         for number, minibatch in enumerate(minibatches)
     ]
 
 
-def _micro_indices(rows: Sequence[EncodedText], indices: Sequence[int], micro_tokens: int) -> list[list[int]]:
-    return split_by_tokens(indices, lambda i: len(rows[i].input_ids), micro_tokens)
-
-
-def _collate(actors: ActorCritic, rows: Sequence[EncodedText], indices: Sequence[int]) -> TokenBatch:
-    policy = actors.policy
-    return collate([rows[i] for i in indices], policy.vocabulary.pad_id).to(policy.device)
+def to_columns(flat: Tensor, mask: Tensor) -> Tensor:
+    """Place values of response tokens [n], answer by answer, where `mask` [B, R] is True; differentiable."""
+    return torch.zeros_like(mask, dtype=flat.dtype).masked_scatter(mask, flat)

@@ -139,14 +139,23 @@ class TransformersEngine:
             self._step(answers, slots.index, slots.cache.past, slots.next_column())
 
     def _read(self, answers: Answers, index: Tensor, cache: DynamicCache) -> None:
-        """Read the prompts `index` [R], left-padded, into an empty `cache`, and sample their first tokens."""
-        prompts = [answers.prompts[i] for i in index.tolist()]
-        width = max(map(len, prompts))
-        padded = [[*[self.pad_id] * (width - len(prompt)), *prompt] for prompt in prompts]
-        mask = _from_start(width - answers.prompt_lengths[index], 0, width)
+        """Read the prompts `index` [R], left-padded, into an empty `cache`, and sample their first tokens.
+
+        A prompt that occurs several times is read once.
+        """
+        prompts = [tuple(answers.prompts[i]) for i in index.tolist()]
+        places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+        width = max(map(len, places))
+        padded = [[*[self.pad_id] * (width - len(prompt)), *prompt] for prompt in places]
+        lengths = torch.tensor([len(prompt) for prompt in places], device=index.device)
+        mask = _from_start(width - lengths, 0, width)
         position_ids = (mask.cumsum(-1) - 1).clamp(min=0)
-        input_ids = torch.tensor(padded, device=mask.device)
-        answers.grow(index, self._forward(input_ids, position_ids, mask, cache))
+        logits = self._forward(torch.tensor(padded, device=index.device), position_ids, mask, cache)
+        if len(places) < len(prompts):
+            copies = torch.tensor([places[prompt] for prompt in prompts], device=index.device)
+            cache.batch_select_indices(copies)
+            logits = logits[copies]
+        answers.grow(index, logits)
 
     def _step(self, answers: Answers, index: Tensor, cache: DynamicCache, mask: Tensor) -> None:
         """Give the model the newest tokens of the answers `index` [R], and sample the next ones."""

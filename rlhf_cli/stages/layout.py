@@ -1,4 +1,4 @@
-"""What sft, train-rm and dpo have in common: how their rows are laid out for the models that read them."""
+"""What the training stages have in common: how rows are laid out for the models that read them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +11,11 @@ from rlhf_cli.run.session import Run
 
 def choose_layout(run: Run, models: Sequence[LoadedModel], rows: Iterable[EncodedText]) -> Layout:
     """Pack rows where all models can read that, each prompt once; say so where one cannot."""
-    longest = max((len(row.input_ids) for row in rows), default=0)
+    return choose_layout_up_to(run, models, max((len(row.input_ids) for row in rows), default=0))
+
+
+def choose_layout_up_to(run: Run, models: Sequence[LoadedModel], longest: int) -> Layout:
+    """Choose as above for rows of up to `longest` tokens, which may not be there yet."""
     reasons = [reason for loaded in models if (reason := _reason_against(loaded, longest))]
     if reasons:
         run.say(f"slower: rows are padded, and every answer gets a copy of its prompt, because {reasons[0]}")

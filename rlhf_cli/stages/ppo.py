@@ -3,7 +3,8 @@
 This PPO: separate actor and critic, the critic starting as the reward model with its head; k1 KL penalty per
 token inside the reward, the score on the last token; GAE; advantages whitened over the whole batch; clipped
 policy and value losses; every minibatch is one optimizer step. Dropout is off and the temperature is in the old
-and the new log-probs alike, so the first ratio of each iteration is 1.
+and the new log-probs alike, so the first ratio of each iteration is 1. `ppo.advantage` replaces the critic by a
+comparison of answers (RLOO, GRPO, REINFORCE++); the rest stays as it is, with losses averaged over tokens.
 
 It trains in the same loop as every stage: `Experience` is a batch source that, whenever it is empty, samples,
 scores and measures the next iteration, then yields epochs x minibatches of it.
@@ -25,7 +26,7 @@ from rlhf_cli.data.prepare import Prepared, encode_prompts, make_encoder_of, pro
 from rlhf_cli.errors import DivergedError
 from rlhf_cli.models import device
 from rlhf_cli.models.actor_critic import ActorCritic, open_actors
-from rlhf_cli.models.heads import RewardModel, ScoreScale, load_reward_model
+from rlhf_cli.models.heads import Critic, RewardModel, ScoreScale, load_reward_model
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
@@ -38,10 +39,11 @@ from rlhf_cli.reward.build import build_scorers
 from rlhf_cli.reward.scorer import Scorer, combine
 from rlhf_cli.rollout.engine import Engine
 from rlhf_cli.rollout.experience import Experience
-from rlhf_cli.rollout.measured import PpoBatch
+from rlhf_cli.rollout.measured import Cutter, PpoBatch, to_columns
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.layout import choose_layout_up_to
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -62,13 +64,12 @@ def run(config: PpoConfig, run: Run) -> StageResult:
         rollout=config.rollout,
         settings=config.ppo,
         num_iterations=num_iterations(config, len(data.train)),
-        micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
+        cutter=choose_cutter(config, run, actors, rewards, data),
         seed=config.seed,
     )
-    roles = [
-        Role("policy", actors.policy.model, config.optim.lr),
-        Role("critic", actors.critic, config.critic.lr or config.optim.lr),
-    ]
+    roles = [Role("policy", actors.policy.model, config.optim.lr)]
+    if actors.critic is not None:
+        roles.append(Role("critic", actors.critic, config.critic.lr or config.optim.lr))
     learner = Learner(actors, config.ppo, experience, data.eval[: config.eval.max_rows])
     updater = Updater(roles, config.optim, experience.num_steps)
     trainer = Trainer(
@@ -114,27 +115,36 @@ class Learner:
 
     def objective(self, batch: PpoBatch) -> Loss:
         """Sum policy and value losses over the response tokens of a micro-batch; its weight is their number."""
-        tokens, mask = batch.tokens, batch.mask
-        inputs = (tokens.input_ids, tokens.attention_mask, tokens.loss_mask)
-        logprobs = self.actors.logprobs(*inputs)
-        values = self.actors.values(*inputs)
+        answers, mask = batch.answers, batch.mask
+        judged = self.actors.judge(answers.inputs, answers.predictor_index, answers.target_ids)
+        logprobs = to_columns(judged.logprobs, mask)
+        self._check_first_ratio(batch, logprobs.detach())
         policy_losses, clipped = algo.clipped_policy_loss(
             logprobs, batch.logprobs, batch.advantages, mask, clip=self.settings.clip
         )
-        value_losses, value_clipped = algo.clipped_value_loss(
-            values, batch.values, batch.returns, mask, clip=self.settings.value_clip
-        )
-        self._check_first_ratio(batch, logprobs.detach())
-        weight = int(mask.sum())
+        losses = policy_losses
         sums = {
             "policy_loss": policy_losses,
-            "value_loss": value_losses,
             "clip_fraction": clipped & mask,
-            "value_clip_fraction": value_clipped & mask,
             "step_kl": algo.kl_k3(batch.logprobs, logprobs.detach(), mask),
         }
+        if batch.loss_kl_coef:
+            divergence = algo.kl_k3(logprobs, batch.reference_logprobs, mask)
+            losses = losses + batch.loss_kl_coef * divergence
+        if judged.values is not None:
+            value_losses, value_clipped = self._value_losses(to_columns(judged.values, mask), batch)
+            losses = losses + self.settings.value_coef * value_losses
+            sums |= {"value_loss": value_losses, "value_clip_fraction": value_clipped & mask}
+        weight = int(mask.sum())
         metrics = {name: Mean(float(column.detach().sum()), weight) for name, column in sums.items()}
-        return Loss(policy_losses.sum() + self.settings.value_coef * value_losses.sum(), weight, metrics)
+        return Loss(losses.sum(), weight, metrics)
+
+    def _value_losses(self, values: Tensor, batch: PpoBatch) -> tuple[Tensor, Tensor]:
+        assert batch.values is not None
+        assert batch.returns is not None
+        return algo.clipped_value_loss(
+            values, batch.values, batch.returns, batch.mask, clip=self.settings.value_clip
+        )
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure reward, KL, length and EOS rate on the held-out prompts, with the same seeds each time."""
@@ -160,7 +170,8 @@ def num_iterations(config: PpoConfig, num_prompts: int) -> int:
     limits = [config.ppo.iterations] if config.ppo.iterations is not None else []
     if config.train.max_steps is not None:
         limits.append(math.ceil(config.train.max_steps / (config.ppo.epochs * config.ppo.minibatches)))
-    return min(limits) if limits else math.ceil(config.train.epochs * num_prompts / config.rollout.batch_size)
+    num_answers = num_prompts * config.rollout.samples_per_prompt
+    return min(limits) if limits else math.ceil(config.train.epochs * num_answers / config.rollout.batch_size)
 
 
 def plan(config: PpoConfig) -> str:
@@ -169,8 +180,17 @@ def plan(config: PpoConfig) -> str:
     iterations = num_iterations(config, len(data.train))
     steps = iterations * config.ppo.epochs * config.ppo.minibatches
     return (
-        f"{data.text}\n{parameters_in_words(config.model, vocabulary)}; the critic is a model of its own\n"
+        f"{data.text}\n{parameters_in_words(config.model, vocabulary)}; {critic_in_words(config)}\n"
         f"iterations: {iterations} of {config.rollout.batch_size} answers, {steps} optimizer steps"
+    )
+
+
+def critic_in_words(config: PpoConfig) -> str:
+    """Say what estimates values."""
+    if config.ppo.advantage != "gae":
+        return "no critic"
+    return "the critic is a " + (
+        "head on the policy" if config.critic.share == "trunk" else "model of its own"
     )
 
 
@@ -198,14 +218,16 @@ def open_models(
     actors = open_actors(
         config.model,
         policy,
-        next(iter(rewards.values())) if config.critic.init == "reward" else None,
+        next(iter(rewards.values()), None),
+        config.critic if config.ppo.advantage == "gae" else None,
         reference=config.reference,
         seed=config.seed,
         precision=config.train.precision,
         temperature=config.rollout.temperature,
     )
-    for core in (policy.core, actors.critic.core):
-        device.set_up_training(core, config.train)
+    for loaded in actors.models:
+        if loaded is not actors.reference:
+            device.set_up_training(loaded.core, config.train)
     if actors.reference is not None:
         run.add_parent("reference", actors.reference.path, actors.reference.digest)
     return actors, rewards
@@ -221,6 +243,25 @@ def open_reward_model(path: str, policy: LoadedModel, run: Run) -> RewardModel:
         place = "an adapter on the policy's base" if reward.on_policy_base else "weights of its own"
         run.say(f"reward model {path}: {place}")
     return reward
+
+
+def choose_cutter(
+    config: PpoConfig,
+    run: Run,
+    actors: ActorCritic,
+    rewards: Mapping[str, RewardModel],
+    data: Prepared[EncodedPrompt],
+) -> Cutter:
+    """Decide how sampled answers are laid out for the models that read them."""
+    longest = (
+        max(len(prompt.input_ids) for prompt in [*data.train, *data.eval]) + config.rollout.max_new_tokens
+    )
+    models = [*actors.models, *(reward.loaded for reward in rewards.values())]
+    layout = choose_layout_up_to(run, models, longest)
+    micro_tokens = device.micro_tokens_for(config.train.micro_tokens, actors.policy.device)
+    if config.train.micro_tokens == "auto" and isinstance(actors.critic, Critic):
+        micro_tokens //= 2  # the activations of two models are kept until both have their gradients
+    return Cutter(layout, micro_tokens, actors.policy.device)
 
 
 def open_engine(config: PpoConfig, actors: ActorCritic, run: Run) -> Engine:

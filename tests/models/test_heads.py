@@ -43,6 +43,13 @@ def scores(loaded: LoadedModel, input_ids: Tensor = IDS, attention_mask: Tensor 
         return last_token_scores(loaded.model.eval(), input_ids, attention_mask)
 
 
+def values(critic: Critic, input_ids: Tensor = IDS, attention_mask: Tensor = ATTENTION) -> Tensor:
+    """Read a critic at every token -> [B, T]."""
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    told: Tensor = critic(inputs, torch.arange(input_ids.numel()))
+    return told.view(input_ids.shape)
+
+
 def test_fresh_heads_have_unit_scores(tmp_path: Path) -> None:
     """N(0, 1 / sqrt(d + 1)): seeded, and the trunk is the language model's."""
     path = saved(tmp_path, hidden_size=512, num_attention_heads=8)
@@ -79,12 +86,11 @@ def test_scores_do_not_depend_on_padding(classifier: LoadedModel) -> None:
 
 def test_the_critic_starts_as_the_normalised_reward(classifier: LoadedModel) -> None:
     critic = Critic(classifier, ScoreScale(mean=0.5, std=2.0)).eval()
-    values = critic(IDS, ATTENTION).detach()
-    last = values.gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
-    assert values.shape == (3, 9)
+    everywhere = values(critic).detach()
+    last = everywhere.gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
     torch.testing.assert_close(last, (scores(classifier) - 0.5) / 2.0, rtol=0, atol=2e-6)
-    cut = critic(IDS[:1, :4], ATTENTION[:1, :4]).detach()
-    torch.testing.assert_close(values[:1, :4], cut, rtol=0, atol=2e-6)
+    cut = values(critic, IDS[:1, :4], ATTENTION[:1, :4]).detach()
+    torch.testing.assert_close(everywhere[:1, :4], cut, rtol=0, atol=2e-6)
 
 
 def test_the_critic_owns_each_parameter_once(tmp_path: Path) -> None:
@@ -130,7 +136,7 @@ def test_a_critic_from_a_reward_model(tmp_path: Path, lora: Lora | None, reward_
     path, expected = reward_run(tmp_path, reward_lora)
     section, policy = policy_of(tmp_path / "base", lora)
     critic = open_critic(section, policy, load_reward_model(path, policy), seed=0).eval()
-    last = critic(IDS, ATTENTION).detach().gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
+    last = values(critic).detach().gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
     torch.testing.assert_close(last, (expected - 1.5) / 0.5, rtol=0, atol=1e-5)
     trainable = [name for name, p in critic.named_parameters() if p.requires_grad]
     assert trainable
@@ -144,11 +150,11 @@ def test_a_trained_head_of_an_adapter_learns(tmp_path: Path) -> None:
     reward = load_reward_model(path, policy)
     frozen = scores(reward.loaded)
     critic = open_critic(section, policy, reward, seed=0)
-    before = critic(IDS, ATTENTION).detach()
+    before = values(critic).detach()
     stir(critic)
-    assert not torch.allclose(critic(IDS, ATTENTION).detach(), before)
+    assert not torch.allclose(values(critic).detach(), before)
     assert torch.equal(scores(reward.loaded), frozen)
-    critic(IDS, ATTENTION).sum().backward()
+    values(critic).sum().backward()
     assert all(p.grad is not None for p in critic.parameters() if p.requires_grad)
 
 
@@ -156,7 +162,7 @@ def test_a_critic_of_its_own(tmp_path: Path) -> None:
     section, policy = policy_of(saved(tmp_path), None)
     one, other = (open_critic(section, policy, None, seed=seed) for seed in (0, 1))
     assert one.scale == ScoreScale()
-    assert not torch.equal(one(IDS, ATTENTION), other(IDS, ATTENTION))
+    assert not torch.equal(values(one), values(other))
 
 
 def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_heads import ATTENTION, FAMILIES, IDS, LENGTHS, policy_of, reward_run, scores
+from test_heads import ATTENTION, FAMILIES, IDS, LENGTHS, policy_of, reward_run, scores, values
 from tiny_models import saved, stir
 from torch import nn
 
-from rlhf_cli.config.sections import Lora
+from rlhf_cli.config.sections import Critic, Lora
 from rlhf_cli.models.actor_critic import open_actors
 from rlhf_cli.models.heads import load_reward_model, open_critic
 from rlhf_cli.models.one_base import adapter_on, classifier_twin
@@ -72,7 +72,7 @@ def test_gradients_reach_both_adapters_and_no_base(tmp_path: Path) -> None:
     critic = open_critic(section, policy, None, seed=0)
     stir(policy.model)
     stir(critic)
-    (policy.model(input_ids=IDS).logits.sum() + critic(IDS, ATTENTION).sum()).backward()
+    (policy.model(input_ids=IDS).logits.sum() + values(critic).sum()).backward()
     for module in (policy.model, critic):
         for name, parameter in module.named_parameters():
             assert (parameter.grad is not None) == parameter.requires_grad, name
@@ -87,7 +87,7 @@ def test_a_critic_under_lora_stands_on_a_full_reward_model(tmp_path: Path) -> No
     assert not reward.on_policy_base
     adapters = sum(p.numel() * 4 for p in critic.parameters() if p.requires_grad)
     assert bytes_beside(reward.loaded.model, critic) <= adapters
-    last = critic(IDS, ATTENTION).detach().gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
+    last = values(critic).detach().gather(1, torch.tensor(LENGTHS)[:, None] - 1)[:, 0]
     torch.testing.assert_close(last, (expected - 1.5) / 0.5, rtol=0, atol=1e-5)
 
 
@@ -107,12 +107,14 @@ def test_an_adapter_counts_only_where_its_base_is_the_policys(tmp_path: Path) ->
 def test_the_reference_is_the_policy_without_adapters(named: bool, lora: Lora | None, tmp_path: Path) -> None:
     """Naming the model the policy starts as costs no second copy under LoRA."""
     section, policy = policy_of(saved(tmp_path), lora)
-    mask = ATTENTION.bool() & (torch.arange(9) > 2)
+    inputs = {"input_ids": IDS, "attention_mask": ATTENTION}
+    asked = (inputs, torch.tensor([2, 3, 11, 20]), torch.tensor([5, 9, 77, 0]))
     actors = open_actors(
-        section, policy, None, reference=str(tmp_path) if named else None, seed=0, precision="float32", temperature=1.0
+        section, policy, None, Critic(init="policy"), reference=str(tmp_path) if named else None, seed=0,
+        precision="float32", temperature=1.0,
     )  # fmt: skip
-    before, _ = actors.logprobs_and_entropy(IDS, ATTENTION, mask)
+    before = actors.judge(*asked).logprobs
     stir(policy.model)
     assert (actors.reference is None) == (lora is not None)
-    torch.testing.assert_close(actors.reference_logprobs(IDS, ATTENTION, mask), before.detach())
-    assert not torch.allclose(actors.logprobs_and_entropy(IDS, ATTENTION, mask)[0].detach(), before.detach())
+    torch.testing.assert_close(actors.reference_logprobs(*asked), before.detach())
+    assert not torch.allclose(actors.judge(*asked).logprobs.detach(), before.detach())

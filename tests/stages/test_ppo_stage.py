@@ -133,15 +133,16 @@ def test_a_critic_made_from_the_reward_model_starts_with_its_scores(
     settings: Settings, upstream: Path, work: Path, monkeypatch: pytest.MonkeyPatch, lora: object
 ):
     seen: list[tuple[Measured, torch.Tensor]] = []
-    cut_steps = experience.cut_steps
+    measure = experience.measure
 
-    def keep(actors, measured, *rest, **options):
-        ids = torch.tensor([measured.rows[0].input_ids])
+    def keep(actors, rows, cutter):
+        ids = torch.tensor([rows[0].input_ids])
+        measured = measure(actors, rows, cutter)
         with torch.no_grad():
-            seen.append((measured, actors.critic(ids, torch.ones_like(ids))[0]))
-        return cut_steps(actors, measured, *rest, **options)
+            seen.append((measured, actors.critic({"input_ids": ids}, torch.arange(ids.shape[1]))))
+        return measured
 
-    monkeypatch.setattr(experience, "cut_steps", keep)
+    monkeypatch.setattr(experience, "measure", keep)
     reward = [{"kind": "model", "path": str(upstream / "train-rm")}]
     one = override(settings, critic={"init": "reward"}, model={"lora": lora}) | {"reward": reward}
     run = run_stage("ppo", one, work)
