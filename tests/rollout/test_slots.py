@@ -118,3 +118,18 @@ def test_reserved_memory_does_not_grow_with_the_number_of_prompts():
     engine_of(model, chunk_size=2).generate(PROMPTS * 3, sampling_of(), range(len(PROMPTS) * 3))
     assert max(columns) <= max(map(len, PROMPTS)) + 20 + transformers_engine._SPARE_COLUMNS
     assert torch.tensor(columns).max() > 0
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_prompt_that_is_answered_several_times_is_read_once(name: str):
+    model = build(name)
+    prompts, seeds = [PROMPTS[3]] * 3 + [PROMPTS[5]] * 3, SEEDS[:6]
+    one_by_one = [
+        engine_of(model).generate([prompt], sampling_of(), [seed])[0].token_ids
+        for prompt, seed in zip(prompts, seeds, strict=True)
+    ]
+    shapes = shapes_of(model)
+    together = engine_of(model).generate(prompts, sampling_of(), seeds)
+    assert sum(rows for rows, width in shapes if width > 1) == 2
+    assert ids_of(together) == one_by_one
+    assert len(set(one_by_one)) == 6
