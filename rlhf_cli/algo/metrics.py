@@ -1,6 +1,7 @@
 """Measures of a preference model on held-out pairs: agreement, calibration, and how sure a rate is."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -29,6 +30,46 @@ def expected_calibration_error(margins: Tensor) -> float:
     bins = ((confidence - 0.5) * 2 * NUM_BINS).long().clamp(max=NUM_BINS - 1)
     gaps = margins.new_zeros(NUM_BINS).index_add(0, bins, _agreement(margins) - confidence)
     return (gaps.abs().sum() / margins.numel()).item()
+
+
+def calibration_bins(margins: Tensor) -> list[dict[str, float]]:
+    """Return count, mean confidence and accuracy of each bin of `expected_calibration_error` that is not empty."""
+    margins = margins.double()
+    confidence = torch.sigmoid(margins.abs())
+    bins = ((confidence - 0.5) * 2 * NUM_BINS).long().clamp(max=NUM_BINS - 1)
+    agreement = _agreement(margins)
+    return [
+        {
+            "count": int((bins == k).sum()),
+            "confidence": confidence[bins == k].mean().item(),
+            "accuracy": agreement[bins == k].mean().item(),
+        }
+        for k in sorted(set(bins.tolist()))
+    ]
+
+
+def histogram(columns: Mapping[str, Tensor], *, num_bins: int = 24) -> dict[str, list[float]]:
+    """Count each column, [N] of any N, in bins of equal width over the range of all of them.
+
+    Returns {"edges": num_bins + 1 numbers, name: num_bins counts}.
+    """
+    everything = torch.cat([column.double() for column in columns.values()])
+    low, high = everything.min().item(), everything.max().item()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = torch.linspace(low, high, num_bins + 1, dtype=torch.float64)
+    counts = {
+        name: torch.histc(column.double(), num_bins, min=low, max=high).tolist()
+        for name, column in columns.items()
+    }
+    return {"edges": edges.tolist(), **counts}
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Return Pearson's correlation of two [N] -> [-1, 1]; 0 where one of them does not vary, or N < 2."""
+    one, other = one.double() - one.double().mean(), other.double() - other.double().mean()
+    spread = (one.square().sum() * other.square().sum()).sqrt()
+    return (one @ other / spread).item() if spread > 0 else 0.0
 
 
 def _agreement(margins: Tensor) -> Tensor:

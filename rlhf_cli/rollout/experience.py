@@ -25,6 +25,8 @@ from rlhf_cli.run.chance import draw
 Score = Callable[[Sequence[Episode]], tuple[Tensor, dict[str, float]]]
 """N answers -> scores [N], and metrics about them."""
 
+Scored = tuple[Episode, float]
+
 
 class Experience:
     """The source of PPO batches. Prompts are walked in epochs; position alone decides every random choice."""
@@ -61,6 +63,11 @@ class Experience:
     def at_boundary(self) -> bool:
         """Say whether every minibatch of the iteration is used up."""
         return self._num_pending == 0
+
+    @property
+    def step(self) -> int:
+        """Count the optimizer steps of the iterations done."""
+        return self._iteration * self._settings.epochs * self._settings.minibatches
 
     def __iter__(self) -> Iterator[Sequence[PpoBatch]]:
         """Yield the optimizer steps of all remaining iterations."""
@@ -129,13 +136,14 @@ class Experience:
             for part in groups.tensor_split(self._settings.minibatches):
                 yield [group * size + k for group in part.tolist() for k in range(size)]
 
-    def evaluate(self, prompts: Sequence[EncodedPrompt]) -> dict[str, float]:
-        """Sample held-out prompts, with the same seeds each time, and measure reward, KL, length and EOS rate."""
+    def evaluate(self, prompts: Sequence[EncodedPrompt]) -> tuple[dict[str, float], list[Scored]]:
+        """Sample held-out prompts, with the same seeds each time -> reward, KL, length and EOS rate; the answers."""
         seeds = [draw(self._seed, "eval", k) for k in range(len(prompts))]
         episodes = self._sample(prompts, seeds)
-        _, facts = self._score(episodes)
+        scores, facts = self._score(episodes)
         measured = measure(self._actors, [row_of(episode) for episode in episodes], self._cutter)
-        return facts | {"kl": measured.kl}
+        scored = list(zip(episodes, scores.tolist(), strict=True))
+        return facts | {"kl": measured.kl}, scored
 
     def facts(self) -> Mapping[str, float]:
         """Give what was seen of the latest iteration."""

@@ -54,6 +54,16 @@ class RunDir:
         return self.root / "data" / "samples.txt"
 
     @property
+    def evaluation(self) -> Path:
+        """Distributions that the last evaluation saw: histograms of scores, calibration."""
+        return self.root / "evaluation.json"
+
+    @property
+    def answers(self) -> Path:
+        """What a policy answered to some held-out prompts at each evaluation."""
+        return self.root / "answers.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -4,13 +4,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
 from rlhf_cli.errors import Preempted
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
-from rlhf_cli.run.directory import RunDir, append_json_line, write_atomic
+from rlhf_cli.run.directory import RunDir, append_json_line, read_json_lines, write_atomic
+from rlhf_cli.run.doctor.diagnose import Doctor
 from rlhf_cli.run.failures import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
 from rlhf_cli.run.faults import fault_point
 from rlhf_cli.run.manifest import (
@@ -26,7 +27,7 @@ from rlhf_cli.run.manifest import (
 )
 from rlhf_cli.run.metrics import MetricsLog, json_numbers
 from rlhf_cli.run.progress import Bar, open_progress
-from rlhf_cli.run.report import write_report
+from rlhf_cli.run.report.page import write_report
 from rlhf_cli.run.signals import StopFlag
 
 
@@ -49,6 +50,7 @@ class Run:
         self.metrics = MetricsLog(run_dir.metrics)
         self.stop = stop
         self.crash_file: Path | None = None
+        self._doctor = Doctor(manifest.stage)
         self.manifest = manifest
 
     def say(self, text: str) -> None:
@@ -62,6 +64,13 @@ class Run:
     def event(self, kind: str, **fields: object) -> None:
         """Append what happened to events.jsonl; `fields` must be JSON-able."""
         append_json_line(self.dir.events, {"time": round(time.time(), 3), "kind": kind, **fields})
+
+    def note_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Append the line of `step` to metrics.jsonl; say and record what it shows to be wrong, each fault once."""
+        self.metrics.append(step, values)
+        for finding in self._doctor.look(values):
+            self.event("doctor", step=step, **asdict(finding))
+            self.say(f"doctor: {finding.text}")
 
     def add_parent(self, role: str, path: Path | str, digest: str) -> None:
         """Record what the run is made from; the same role and path from an earlier attempt is replaced."""
@@ -79,7 +88,9 @@ class Run:
         return open_progress(self.stage, total, start=start, say=self.say)
 
     def resumed(self, step: int) -> None:
-        """Record that this attempt goes on from the checkpoint at `step`."""
+        """Record that this attempt goes on from the checkpoint at `step`, with the metrics up to it."""
+        told = (event.get("rule") for event in read_json_lines(self.dir.events) if event["kind"] == "doctor")
+        self._doctor.remember(self.metrics.read(), map(str, told))
         self.manifest.attempts[-1].resumed_from_step = step
         self._save()
         self.event("resumed", step=step)

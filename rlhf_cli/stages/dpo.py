@@ -35,11 +35,13 @@ from rlhf_cli.models.save import save_trained
 from rlhf_cli.models.scoring import logprobs_at
 from rlhf_cli.run.metrics import Mean, merge
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.distributions import record_margins
 from rlhf_cli.stages.layout import choose_layout, sides_of
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
 
+_PAIRS_FOR_HISTOGRAM = 1000
 _WHOLE_STEP = 2**40  # tokens: more than any step holds
 
 
@@ -60,6 +62,8 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
+    pairs, rows = (data.eval, "held out") if data.eval else (data.train, "training")
+    record_margins(run, learner.margins_of(pairs[:_PAIRS_FOR_HISTOGRAM]), rows=rows)
     save_trained(policy, run.dir)
     return StageResult(run.dir.model, source.num_steps, metrics)
 
@@ -104,6 +108,17 @@ class Learner:
             "chosen_logratio": Mean(float((chosen.detach() - reference_chosen).sum()), weight),
         }
         return Loss(total, weight, metrics)
+
+    @torch.no_grad()
+    def margins_of(self, pairs: Sequence[EncodedPair]) -> Tensor:
+        """Give the implicit reward margins of N pairs [N], not in the order given."""
+        rewards: list[Tensor] = []
+        for batch in self.source.micro_batches_of(pairs):
+            batch = batch.to(self.policy.device)
+            sums = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2)
+            rewards.append(implicit_rewards(sums, batch.reference_logprobs, beta=self.loss.beta))
+        both = torch.cat(rewards)
+        return both[:, 0] - both[:, 1]
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:

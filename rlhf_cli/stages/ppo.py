@@ -13,11 +13,13 @@ scores and measures the next iteration, then yields epochs x minibatches of it.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rlhf_cli.algo import ppo as algo
+from rlhf_cli.algo.metrics import correlation
 from rlhf_cli.config.sections import ModelReward, Ppo
 from rlhf_cli.config.stages import PpoConfig
 from rlhf_cli.data.encode import EncodedPrompt
@@ -43,12 +45,14 @@ from rlhf_cli.rollout.measured import Cutter, PpoBatch, to_columns
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.distributions import record_answers
 from rlhf_cli.stages.layout import choose_layout_up_to
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
 
 _RATIO_TOLERANCE = 1e-2
+_ANSWERS_SHOWN = 4
 
 
 def run(config: PpoConfig, run: Run) -> StageResult:
@@ -70,7 +74,7 @@ def run(config: PpoConfig, run: Run) -> StageResult:
     roles = [Role("policy", actors.policy.model, config.optim.lr)]
     if actors.critic is not None:
         roles.append(Role("critic", actors.critic, config.critic.lr or config.optim.lr))
-    learner = Learner(actors, config.ppo, experience, data.eval[: config.eval.max_rows])
+    learner = Learner(actors, config.ppo, experience, data.eval[: config.eval.max_rows], run.dir.answers)
     updater = Updater(roles, config.optim, experience.num_steps)
     trainer = Trainer(
         run, experience, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint)
@@ -95,10 +99,12 @@ class Scoring:
         limit = self.settings.score_clip
         scores = torch.tensor(totals).clamp(-limit, limit)
         scores = torch.where(finished, scores, self.settings.missing_eos_score)
+        lengths = torch.tensor([float(len(episode.completion_ids)) for episode in episodes])
         facts = {
             "reward": float(scores.mean()),
             "eos_rate": float(finished.float().mean()),
-            "length": sum(len(episode.completion_ids) for episode in episodes) / len(episodes),
+            "length": float(lengths.mean()),
+            "length_correlation": correlation(scores, lengths),
         }
         facts |= {f"score/{name}": sum(column) / len(column) for name, column in by_name.items()}
         return scores.to(self.device), facts
@@ -112,6 +118,7 @@ class Learner:
     settings: Ppo
     experience: Experience
     held_out: Sequence[EncodedPrompt]
+    answers: Path
 
     def objective(self, batch: PpoBatch) -> Loss:
         """Sum policy and value losses over the response tokens of a micro-batch; its weight is their number."""
@@ -148,7 +155,11 @@ class Learner:
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure reward, KL, length and EOS rate on the held-out prompts, with the same seeds each time."""
-        return self.experience.evaluate(self.held_out) if self.held_out else {}
+        if not self.held_out:
+            return {}
+        facts, answers = self.experience.evaluate(self.held_out)
+        record_answers(self.answers, self.experience.step, answers[:_ANSWERS_SHOWN])
+        return facts
 
     def _check_first_ratio(self, batch: PpoBatch, logprobs: Tensor) -> None:
         if not (batch.first and self.actors.exact):

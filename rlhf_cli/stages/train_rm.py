@@ -32,6 +32,7 @@ from rlhf_cli.models.load import LoadedModel, Vocabulary, load_vocabulary, param
 from rlhf_cli.models.save import save_trained
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
+from rlhf_cli.stages.distributions import record_scores
 from rlhf_cli.stages.layout import choose_layout, sides_of
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
@@ -57,6 +58,8 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     metrics = trainer.fit()
     scores = torch.cat(learner.scores_of(data.train[:_PAIRS_FOR_SCALE]))
     run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})
+    pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
+    record_scores(run, *learner.scores_of(pairs[:_PAIRS_FOR_SCALE]), rows=rows)
     save_trained(loaded, run.dir)
     return StageResult(run.dir.model, source.num_steps, metrics)
 

@@ -98,7 +98,7 @@ class Trainer(Generic[B]):
         last = step == self._source.num_steps
         if step % self._cadence.log == 0 or last:
             values = {name: mean.value for name, mean in self._window.items()} | dict(self._source.facts())
-            self._run.metrics.append(step, values)
+            self._run.note_metrics(step, values)
             self._window = {}
             bar.update(step, values)
         else:
@@ -122,7 +122,7 @@ class Trainer(Generic[B]):
         self._evaluated_step = step
         if not values:
             return
-        self._run.metrics.append(step, values)
+        self._run.note_metrics(step, values)
         words = " ".join(f"{name}={value:.4g}" for name, value in values.items())
         self._run.say(f"step={step} {words}")
         bar.update(step)

@@ -106,7 +106,10 @@ def test_an_answer_without_an_end_gets_the_missing_eos_score():
     answers = [("good", True), ("good", False), ("great", True), ("bad", True)]
     scores, facts = scoring([episode(text, finished=finished) for text, finished in answers])
     assert scores.tolist() == [1.0, -3.0, 5.0, -5.0]
+    correlation = facts.pop("length_correlation")
     assert facts == {"reward": -0.5, "eos_rate": 0.75, "length": 2.5, "score/scripted": 1.0}
+    # scores minus their mean: 1.5, -2.5, 5.5, -4.5; lengths minus theirs: -0.5, 1.5, -0.5, -0.5
+    assert correlation == pytest.approx(-5.0 / (59.0 * 3.0) ** 0.5)
 
 
 def test_missing_ends_are_what_a_run_is_punished_for(tiny: Tiny, work: Path):
