@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import rlhf_cli
-from rlhf_cli.commands import config, init, status
+from rlhf_cli.commands import config, init, report, status
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
@@ -27,6 +27,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "check": config.check,
     "schema": config.schema,
     "status": status.status,
+    "report": report.report,
 }
 
 

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from rlhf_cli.algo.metrics import expected_calibration_error, pair_accuracy, wilson_interval
+from rlhf_cli.algo.metrics import (
+    calibration_bins,
+    correlation,
+    expected_calibration_error,
+    histogram,
+    pair_accuracy,
+    wilson_interval,
+)
 
 
 def margin_of(probability):
@@ -69,3 +76,28 @@ def test_wilson_interval_holds_the_rate_and_mirrors(successes):
     low, high = wilson_interval(successes, 20)
     assert 0.0 <= low <= successes / 20 <= high <= 1.0
     assert wilson_interval(20 - successes, 20) == pytest.approx((1 - high, 1 - low))
+
+
+def test_calibration_bins_hold_what_the_error_is_made_of():
+    sure, very_sure = margin_of(0.72), margin_of(0.97)
+    margins = torch.tensor([sure, sure, -sure, sure, -very_sure])
+    low, high = calibration_bins(margins)
+    assert (low["count"], low["accuracy"], high["count"], high["accuracy"]) == (4, 0.75, 1, 0.0)
+    assert (low["confidence"], high["confidence"]) == pytest.approx((0.72, 0.97), abs=1e-6)
+    gaps = [it["count"] / 5 * abs(it["accuracy"] - it["confidence"]) for it in (low, high)]
+    assert sum(gaps) == pytest.approx(expected_calibration_error(margins))
+
+
+def test_histograms_share_their_bins_and_count_every_value():
+    found = histogram({"a": torch.tensor([0.0, 1.0, 1.5, 4.0]), "b": torch.tensor([2.0])}, num_bins=4)
+    assert found == {"edges": [0.0, 1.0, 2.0, 3.0, 4.0], "a": [1.0, 2.0, 0.0, 1.0], "b": [0.0, 0.0, 1.0, 0.0]}
+    assert sum(histogram({"same": torch.ones(3)})["same"]) == 3
+
+
+def test_correlation_of_lines_noise_and_constants():
+    x = torch.tensor([1.0, 2.0, 3.0, 6.0])
+    assert correlation(x, 5 - 2 * x) == pytest.approx(-1.0)
+    # x - 3: -2 -1 0 3; y - 1.5: -.5 .5 -.5 .5 -> products sum to 2, squares 14 and 1
+    assert correlation(x, torch.tensor([1.0, 2.0, 1.0, 2.0])) == pytest.approx(2 / 14**0.5)
+    assert correlation(x, torch.ones(4)) == 0.0
+    assert correlation(x[:1], x[:1]) == 0.0

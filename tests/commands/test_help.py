@@ -25,7 +25,7 @@ def test_each_page_has_an_example_fits_a_screen_and_is_whole(line, capsys, monke
     assert f"rlhf {line}" in page.partition("Example:")[2]
     assert len(page.splitlines()) <= 40
     assert max(map(len, page.splitlines())) <= 80
-    assert "..." not in page.replace("[ARGS]...", "").replace("]...", "")
+    assert "..." not in page.replace("[ARGS]...", "").replace("]...", "").replace("}...", "")
 
 
 def test_a_wrong_option_points_at_the_page_of_its_command(capsys):

@@ -1,14 +1,14 @@
-"""The metrics of a run as rules look at them: one value per iteration, the first and the newest averaged."""
+"""The metrics of a run as rules look at them: one value per iteration, and the middle of the first and the newest."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from statistics import fmean
+from statistics import fmean, median
 
 Row = Mapping[str, float]
 
 WINDOW = 3
-"""How many of the newest, and of the first, values are averaged before they are judged."""
+"""How many of the newest, and of the first, values are judged by the middle one of them: one odd value is none."""
 
 
 class History:
@@ -25,14 +25,14 @@ class History:
         return [row[name] for row in rows if math.isfinite(row.get(name, math.nan))]
 
     def newest(self, name: str, *, at_least: int = WINDOW) -> float:
-        """Average the newest values; NaN, which no comparison holds for, where there are fewer than `at_least`."""
+        """Return the median of the newest values; NaN, for which no comparison holds, below `at_least` values."""
         values = self.values(name)
-        return fmean(values[-WINDOW:]) if len(values) >= at_least else math.nan
+        return median(values[-WINDOW:]) if len(values) >= at_least else math.nan
 
     def first(self, name: str) -> float:
-        """Average the first values; NaN where the window of the newest would overlap."""
+        """Return the median of the first values; NaN where the window of the newest would overlap."""
         values = self.values(name)
-        return fmean(values[:WINDOW]) if len(values) >= 2 * WINDOW else math.nan
+        return median(values[:WINDOW]) if len(values) >= 2 * WINDOW else math.nan
 
 
 def _iteration_of(row: Row) -> object:

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rlhf_cli.errors import MissingInputError
 from rlhf_cli.run.directory import RunDir, read_json_lines
 from rlhf_cli.run.doctor.diagnose import Finding, diagnose
 from rlhf_cli.run.manifest import Manifest, read_manifest
@@ -56,6 +57,35 @@ class RunFiles:
         """The names of all metrics, without `eval/`, in order of appearance."""
         names = (name.removeprefix("eval/") for row in self.rows for name in row)
         return [name for name in dict.fromkeys(names) if name not in ("step", "time")]
+
+
+def read_runs(roots: Sequence[Path]) -> list[RunFiles]:
+    """Read runs, each under the shortest name that tells it from the others.
+
+    Raises MissingInputError where a directory holds no run.
+    """
+    names = short_names([root.absolute() for root in roots])
+    runs = []
+    for root, name in zip(roots, names, strict=True):
+        run = read_run(root)
+        if run is None:
+            raise MissingInputError(
+                "there is no run here: manifest.json is missing",
+                where=str(root),
+                fix="Name the run_dir of a stage.",
+            )
+        runs.append(replace(run, name=name))
+    return runs
+
+
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """Name paths by as many of their last parts as it takes to tell them apart."""
+    longest = max(len(path.parts) for path in paths)
+    for count in range(1, longest + 1):
+        names = ["/".join(path.parts[-count:]) for path in paths]
+        if len(set(names)) == len(set(paths)):
+            return names
+    return [str(path) for path in paths]
 
 
 def read_run(root: Path) -> RunFiles | None:
