@@ -100,7 +100,24 @@ class RuleLabeler(Section):
     """Probability of flipping a decided vote."""
 
 
-Labeler = Annotated[TerminalLabeler | WebLabeler | JudgeLabeler | RuleLabeler, Field(discriminator="kind")]
+class RewardLabeler(Section):
+    """A reward model that ranks several answers to each prompt."""
+
+    kind: Literal["reward"]
+    """Has a reward model score the answers."""
+    path: Name
+    """A reward-model directory or a finished `train-rm` run."""
+    samples: Count = 4
+    """Answers that each candidate gives to each prompt."""
+    strategy: Literal["best_worst", "best_random", "all"] = "best_worst"
+    """Pair the best answer with the worst, the best with any other one, or each with each."""
+    min_margin: NonNegative = 0.0
+    """Least difference of the raw scores; pairs closer than this are not made."""
+
+
+Labeler = Annotated[
+    TerminalLabeler | WebLabeler | JudgeLabeler | RewardLabeler | RuleLabeler, Field(discriminator="kind")
+]
 
 
 class Overlap(Section):

@@ -25,6 +25,7 @@ from rlhf_cli.config.sections import (
     Overlap,
     Ppo,
     PpoOptim,
+    RewardLabeler,
     RewardSource,
     RmLoss,
     Rollout,
@@ -184,6 +185,8 @@ class CollectConfig(Section):
     """Whether a row that cannot be read stops the run or is counted and left out."""
     export: Export = Export()
     """What the training rows are made of."""
+    round: Count | None = None
+    """Round of an iterated training, for the record: it is written into every row."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -241,6 +244,8 @@ def _kind_refusals(config: CollectConfig) -> list[Refusal]:
                 refusals.append(Refusal(key, message, f"remove it, or set `kind: {kind}`"))
     if config.kind == "constitution":
         return refusals + _constitution_refusals(config)
+    if isinstance(config.labeler, RewardLabeler):
+        return refusals + _ranking_refusals(config.candidates, config.labeler)
     return refusals + _pair_refusals(config.candidates)
 
 
@@ -262,3 +267,15 @@ def _pair_refusals(candidates: list[Candidate]) -> list[Refusal]:
     if len(candidates) == 1:
         message = "a single entry in candidates answers twice, and at temperature 0 both answers are the same"
     return [Refusal("candidates.0.temperature", message, "use a temperature above 0")]
+
+
+def _ranking_refusals(candidates: list[Candidate], labeler: RewardLabeler) -> list[Refusal]:
+    refusals = []
+    if len(candidates) * labeler.samples < 2:
+        message = "one answer to each prompt leaves nothing to compare"
+        refusals.append(Refusal("labeler.samples", message, "use at least 2"))
+    for index, candidate in enumerate(candidates):
+        if candidate.temperature == 0 and labeler.samples > 1:
+            message = f"at temperature 0 the {labeler.samples} answers of labeler.samples are all the same"
+            refusals.append(Refusal(f"candidates.{index}.temperature", message, "use a temperature above 0"))
+    return refusals

@@ -10,6 +10,7 @@ from typing import Literal
 from rlhf_cli.errors import DataError
 from rlhf_cli.preference.consensus import Outcome
 from rlhf_cli.preference.other_formats import Exchange, argilla, hh, label_studio, parquet, trl
+from rlhf_cli.preference.ranking import scores_of
 from rlhf_cli.preference.store import Pair, Response, Store, text_to_json
 from rlhf_cli.records import Message, Text
 from rlhf_cli.run.chance import fraction
@@ -29,13 +30,17 @@ _FORMATS: Mapping[Format, tuple[str, Callable[[Exchange], tuple[bytes, int]]]] =
 
 @dataclass(frozen=True, slots=True)
 class ExportPolicy:
-    """What becomes a row, see the section `export` of the configuration; `seed` draws the prompts for evaluation."""
+    """What becomes a row, see the section `export` of the configuration.
+
+    `seed` draws the prompts for evaluation; `round` is written into each row.
+    """
 
     ties: Literal["drop", "half", "both-ways", "error"] = "drop"
     labels: Literal["hard", "soft"] = "hard"
     cut: Literal["keep", "drop"] = "keep"
     eval_fraction: float = 0.0
     seed: int = 0
+    round: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,9 @@ def export_preferences(
     path = folder / "preferences.jsonl"
     held_out = folder / "preferences.eval.jsonl"
     kept, left_out = _choose(store, decided, policy)
+    scores = scores_of(store)
     rows = [
-        (row, _is_held_out(pair, policy))
+        (row | _told_besides(row, pair, scores.get(pair.id), policy), _is_held_out(pair, policy))
         for pair, outcome in kept
         for row in preference_rows(pair, outcome, policy)
     ]
@@ -90,6 +96,16 @@ def export_preferences(
     )
     write_atomic(path, json_lines(train))
     return Exported(path, len(rows), notes)
+
+
+def _told_besides(row: Row, pair: Pair, scores: tuple[float, float] | None, policy: ExportPolicy) -> Row:
+    """Return the round of the collection and a reward model's raw scores, where there are such."""
+    told: Row = {} if policy.round is None else {"round": policy.round}
+    if scores is None:
+        return told
+    is_first = row["chosen"] == _completion(pair.prompt, pair.responses[0].text)
+    chosen, rejected = scores if is_first else scores[::-1]
+    return told | {"score_chosen": chosen, "score_rejected": rejected}
 
 
 def _choose(

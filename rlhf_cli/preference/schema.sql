@@ -107,6 +107,21 @@ FROM judgements AS j
 WHERE j.winner <> 'undone'
   AND NOT EXISTS (SELECT 1 FROM judgements AS later WHERE later.supersedes = j.id);
 
+-- How good a reward model finds single answers --------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS scores (
+    response_id INTEGER NOT NULL REFERENCES responses (id),
+    labeler     TEXT NOT NULL REFERENCES labelers (name),
+    score       REAL NOT NULL,          -- raw: differences are log-odds
+    created_at  TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+    PRIMARY KEY (response_id, labeler)
+);
+
+CREATE TRIGGER IF NOT EXISTS scores_keep_update BEFORE UPDATE ON scores
+BEGIN SELECT RAISE(ABORT, 'scores are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS scores_keep_delete BEFORE DELETE ON scores
+BEGIN SELECT RAISE(ABORT, 'scores are append-only'); END;
+
 -- The desk: who holds which question, and how many people are to answer it ---------------------------------------
 
 -- Handed out and not yet answered; the newest of a person has the largest id.

@@ -25,6 +25,7 @@ from rlhf_cli.rollout.engine import Engine, Sampling
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
 from rlhf_cli.run.chance import draw
 from rlhf_cli.run.session import Run
+from rlhf_cli.stages.ranking import pair_by_score
 
 Slot = tuple[int, int]
 """Whose answer: (candidate, sample)."""
@@ -34,6 +35,9 @@ def answer_slots(config: CollectConfig) -> tuple[Slot, ...]:
     """Say whose answers a prompt gets: to compare, one of each candidate or two of the only one; to revise, one."""
     if config.kind == "constitution":
         return ((0, 0),)
+    if isinstance(config.labeler, sections.RewardLabeler):
+        samples = range(config.labeler.samples)
+        return tuple((candidate, sample) for candidate in range(len(config.candidates)) for sample in samples)
     return ((0, 0), (1, 0)) if len(config.candidates) == 2 else ((0, 0), (0, 1))
 
 
@@ -51,8 +55,11 @@ def fill_with_answers(config: CollectConfig, store: Store, run: Run) -> None:
 def fill_with_pairs(config: CollectConfig, store: Store, run: Run) -> None:
     """Store prompts, answers and pairs, as far as they are missing."""
     fill_with_answers(config, store, run)
-    one, two = answer_slots(config)
-    store.add_pairs(store.unpaired(one, two))
+    if isinstance(config.labeler, sections.RewardLabeler):
+        pair_by_score(config.labeler, config, store, run)
+    else:
+        one, two = answer_slots(config)
+        store.add_pairs(store.unpaired(one, two))
     if not store.num_pairs(identical=False):
         raise DataError(
             "both answers are the same in every pair",

@@ -11,6 +11,7 @@ from rlhf_cli.config import judge_sections
 from rlhf_cli.config.stages import CollectConfig
 from rlhf_cli.errors import Preempted
 from rlhf_cli.preference.desk import Desk
+from rlhf_cli.preference.ranking import votes_by_score
 from rlhf_cli.preference.rules import Rule, RuleLabeler
 from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.voting import ask_machine, ask_person
@@ -32,6 +33,8 @@ def open_labeler(config: CollectConfig, run: Run) -> Ask:
             return _open_rule(section, config, run)
         case judge_sections.JudgeLabeler() as section:
             return _open_judge(section, config, run)
+        case sections.RewardLabeler() as section:
+            return _open_reward(section, run)
 
 
 def _open_terminal(section: sections.TerminalLabeler, config: CollectConfig, run: Run) -> Ask:
@@ -102,6 +105,25 @@ def _open_judge(section: judge_sections.JudgeLabeler, config: CollectConfig, run
 
     check_judge(section)
     return lambda store: raise_if_unfinished(*vote_on_all(store, section, config.seed, run))
+
+
+def _open_reward(section: sections.RewardLabeler, run: Run) -> Ask:
+    from rlhf_cli.config.sections import Model
+    from rlhf_cli.models.load import load_vocabulary
+
+    load_vocabulary(Model(path=section.path))
+
+    def ask(store: Store) -> None:
+        num_votes = store.num_votes(section.path)
+        total = num_votes + len(store.undecided(section.path))
+        with run.progress(total, start=num_votes) as bar:
+            for num_votes in votes_by_score(store, section.path):
+                bar.update(num_votes)
+                if run.stop.requested:
+                    break
+        raise_if_unfinished(num_votes, total)
+
+    return ask
 
 
 def open_desk(config: CollectConfig, store: Store) -> Desk:

@@ -6,6 +6,7 @@ command goes on after any interruption. The result is `preferences.jsonl`, which
 
 from collections.abc import Mapping
 
+from rlhf_cli.config.collect_sections import RewardLabeler
 from rlhf_cli.config.stages import CollectConfig
 from rlhf_cli.preference.consensus import outcomes
 from rlhf_cli.preference.export import ExportPolicy, export_preferences
@@ -33,7 +34,9 @@ def _collect_preferences(config: CollectConfig, run: Run) -> StageResult:
             fill_with_pairs(config, store, run)
         ask(store)
         decided = outcomes(store.votes())
-        policy = ExportPolicy(**config.export.model_dump(exclude={"formats"}), seed=config.seed)
+        policy = ExportPolicy(
+            **config.export.model_dump(exclude={"formats"}), seed=config.seed, round=config.round
+        )
         export = export_preferences(store, decided, run.dir.root, policy, config.export.formats)
         metrics = summarise(store, decided)
     run.say(f"{export.num_rows} preferences from {in_words(metrics)}")
@@ -50,7 +53,11 @@ def plan(config: CollectConfig) -> str:
     num_prompts, num_answers = len(prompts.train), len(answer_slots(config)) * len(prompts.train)
     answers = [f"{c.path} at temperature {c.temperature:g}" for c in config.candidates]
     most = config.generation.max_new_tokens
-    then = f"pairs: {num_prompts}, judged by {config.labeler.kind}"
+    # A reward model makes pairs of what it has scored, so nobody knows their number before.
+    is_ranked = isinstance(config.labeler, RewardLabeler)
+    then = (
+        f"pairs: {'as the scores make them' if is_ranked else num_prompts}, judged by {config.labeler.kind}"
+    )
     if config.constitution:
         rounds = config.constitution.rounds
         then = f"critiques: {rounds * num_prompts}, and as many revisions, in {rounds} rounds"
