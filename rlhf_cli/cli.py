@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import rlhf_cli
-from rlhf_cli.commands import config, init, report, status
+from rlhf_cli.commands import config, init, report, selftest, status
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
@@ -28,6 +28,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "schema": config.schema,
     "status": status.status,
     "report": report.report,
+    "selftest": selftest.app,
 }
 
 

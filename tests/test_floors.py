@@ -21,6 +21,7 @@ FLOORS = {
     "commands": 5,
     "cli": 6,
     "__main__": 7,
+    "chaos": 8,
 }  # fmt: skip
 
 STAGES = {f"{PACKAGE}.stages.{name}" for name in ("sft", "collect", "train_rm", "ppo", "dpo")}

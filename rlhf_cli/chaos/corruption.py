@@ -1,0 +1,116 @@
+"""Damage published checkpoints in every way disks, copies and people do, and ask the store to load them."""
+
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from rlhf_cli.chaos.evidence import published
+from rlhf_cli.errors import CheckpointError
+from rlhf_cli.training.checkpoint import CheckpointStore
+
+Damage = Callable[[Path, Path, random.Random], None]
+"""damage(newest checkpoint, the one before, chance)"""
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def flip_bit(newest: Path, _: Path, chance: random.Random) -> None:
+    """Flip one bit of one file."""
+    path = chance.choice(_files(newest))
+    content = bytearray(path.read_bytes())
+    place = chance.randrange(len(content) * 8)
+    content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
+
+
+def truncate(newest: Path, _: Path, chance: random.Random) -> None:
+    """Cut one file short."""
+    path = chance.choice(_files(newest))
+    path.write_bytes(path.read_bytes()[: chance.randrange(path.stat().st_size)])
+
+
+def zero_fill(newest: Path, _: Path, chance: random.Random) -> None:
+    """Leave zeros where one file was, as a file system does that lost its data."""
+    path = chance.choice(_files(newest))
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def lose_file(newest: Path, _: Path, chance: random.Random) -> None:
+    """Remove one file."""
+    chance.choice(_files(newest)).unlink()
+
+
+def lose_all(newest: Path, _: Path, chance: random.Random) -> None:
+    """Leave an empty directory."""
+    for path in _files(newest):
+        path.unlink()
+
+
+def swap_files(newest: Path, _: Path, chance: random.Random) -> None:
+    """Exchange two files."""
+    one, other = chance.sample(_files(newest), 2)
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def mix_steps(newest: Path, older: Path, chance: random.Random) -> None:
+    """Take one file from the checkpoint before, where it differs."""
+    names = [path.name for path in _files(newest)
+             if (older / path.name).exists() and (older / path.name).read_bytes() != path.read_bytes()]  # fmt: skip
+    name = chance.choice(names)
+    shutil.copy2(older / name, newest / name)
+
+
+def rename_older(newest: Path, older: Path, chance: random.Random) -> None:
+    """Put the whole older checkpoint under the newer name."""
+    shutil.rmtree(newest)
+    shutil.copytree(older, newest)
+
+
+DAMAGES: tuple[Damage, ...] = (
+    flip_bit,
+    truncate,
+    zero_fill,
+    lose_file,
+    lose_all,
+    swap_files,
+    mix_steps,
+    rename_older,
+)
+
+
+def corrupt(checkpoints: Path, scratch: Path, num_trials: int, chance: random.Random) -> Counter[str]:
+    """Damage copies of a run's checkpoints; count outcomes by kind: "flip_bit: fell back" is the good one.
+
+    The store must refuse the damaged newest checkpoint, put it aside, and load the one before.
+    """
+    counts: Counter[str] = Counter()
+    for trial in range(num_trials):
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(checkpoints, scratch)
+        older, newest = published(scratch.parent)[-2:]
+        damage = DAMAGES[trial % len(DAMAGES)]
+        damage(newest, older, chance)
+        counts[f"{damage.__name__}: {_outcome(scratch, newest, older)}"] += 1
+    return counts
+
+
+FELL_BACK = "fell back"
+
+
+def _outcome(scratch: Path, newest: Path, older: Path) -> str:
+    try:
+        loaded = CheckpointStore(scratch, keep=2, warn=lambda _: None).load_latest()
+    except CheckpointError:
+        return "refused the good one too"
+    if loaded is None:
+        return "started afresh"
+    if loaded.step == int(newest.name.removeprefix("step-")):
+        return "LOADED DAMAGED"
+    aside = (scratch / "quarantine" / newest.name).exists()
+    return FELL_BACK if aside and loaded.step == int(older.name.removeprefix("step-")) else "lost the old one"
