@@ -109,7 +109,7 @@ def corruptions(world: World, calm: Calm, num_trials: int, chance: random.Random
     tally = Tally(f"{calm.stage}: corrupted checkpoints", unit="corruptions")
     began = time.monotonic()
     scratch = world.folder / "corrupted" / "checkpoints"
-    counts = corrupt(world.folder / f"{calm.stage}-calm" / "checkpoints", scratch, num_trials, chance)
+    counts = corrupt(world.folder / f"{calm.stage}-calm", scratch, num_trials, chance)
     for kind, count in counts.items():
         faults = () if kind.endswith(FELL_BACK) else (kind,)
         for _ in range(count):

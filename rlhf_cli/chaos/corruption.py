@@ -1,5 +1,6 @@
 """Damage published checkpoints in every way disks, copies and people do, and ask the store to load them."""
 
+import json
 import random
 import shutil
 from collections import Counter
@@ -84,33 +85,35 @@ DAMAGES: tuple[Damage, ...] = (
 )
 
 
-def corrupt(checkpoints: Path, scratch: Path, num_trials: int, chance: random.Random) -> Counter[str]:
+def corrupt(run_dir: Path, scratch: Path, num_trials: int, chance: random.Random) -> Counter[str]:
     """Damage copies of a run's checkpoints; count outcomes by kind: "flip_bit: fell back" is the good one.
 
     The store must refuse the damaged newest checkpoint, put it aside, and load the one before.
     """
     counts: Counter[str] = Counter()
+    run_id = json.loads((run_dir / "manifest.json").read_text())["id"]
     for trial in range(num_trials):
         shutil.rmtree(scratch, ignore_errors=True)
-        shutil.copytree(checkpoints, scratch)
+        shutil.copytree(run_dir / "checkpoints", scratch)
         older, newest = published(scratch.parent)[-2:]
         damage = DAMAGES[trial % len(DAMAGES)]
         damage(newest, older, chance)
-        counts[f"{damage.__name__}: {_outcome(scratch, newest, older)}"] += 1
+        store = CheckpointStore(scratch, run_id, keep=2, warn=lambda _: None)
+        counts[f"{damage.__name__}: {_outcome(store, newest, older)}"] += 1
     return counts
 
 
 FELL_BACK = "fell back"
 
 
-def _outcome(scratch: Path, newest: Path, older: Path) -> str:
+def _outcome(store: CheckpointStore, newest: Path, older: Path) -> str:
     try:
-        loaded = CheckpointStore(scratch, keep=2, warn=lambda _: None).load_latest()
+        loaded = store.load_latest()
     except CheckpointError:
         return "refused the good one too"
     if loaded is None:
         return "started afresh"
     if loaded.step == int(newest.name.removeprefix("step-")):
         return "LOADED DAMAGED"
-    aside = (scratch / "quarantine" / newest.name).exists()
+    aside = (store.root / "quarantine" / newest.name).exists()
     return FELL_BACK if aside and loaded.step == int(older.name.removeprefix("step-")) else "lost the old one"

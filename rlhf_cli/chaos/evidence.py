@@ -49,25 +49,16 @@ def broken(checkpoints: Iterable[Path]) -> list[str]:
     faults = []
     for path in checkpoints:
         try:
-            files = json.loads((path / "MANIFEST.json").read_bytes().splitlines()[0] + b"")["files"]
-        except ValueError:
-            files = _files_of_indented(path)
-        except (OSError, KeyError, IndexError) as error:
+            files = json.loads((path / "MANIFEST.json").read_bytes())["files"]
+        except (OSError, ValueError, KeyError) as error:
             faults.append(f"{path.name}: {error}")
             continue
-        for name, entry in files.items():
-            digest = entry["sha256"] if isinstance(entry, dict) else entry
-            if not (path / name).exists() or sha256_file(path / name) != digest:
-                faults.append(f"{path.name}/{name}")
+        faults += [
+            f"{path.name}/{name}"
+            for name, facts in files.items()
+            if not (path / name).exists() or sha256_file(path / name) != facts["sha256"]
+        ]
     return faults
-
-
-def _files_of_indented(path: Path) -> dict[str, object]:
-    try:
-        files: dict[str, object] = json.loads((path / "MANIFEST.json").read_bytes())["files"]
-    except (ValueError, KeyError):
-        return {"MANIFEST.json": ""}  # no file has the empty digest
-    return files
 
 
 def _digests(folder: Path) -> list[tuple[str, str]]:

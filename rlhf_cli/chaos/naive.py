@@ -16,7 +16,7 @@ from rlhf_cli.training.checkpoint import Checkpoint
 class NaiveStore:
     """Writes files under their final names; the highest directory wins, whole or not."""
 
-    def __init__(self, root: Path, *, keep: int, warn: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, _run_id: str, *, keep: int, warn: Callable[[str], None]) -> None:
         self.root = root
         self._keep = keep
         root.mkdir(parents=True, exist_ok=True)

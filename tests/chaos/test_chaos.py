@@ -82,7 +82,7 @@ def test_a_flipped_bit_in_a_published_checkpoint_is_seen(tmp_path: Path):
     path = tmp_path / "step-000002"
     path.mkdir()
     (path / "model.safetensors").write_bytes(b"weights")
-    manifest = {"files": {"model.safetensors": sha256_file(path / "model.safetensors")}}
+    manifest = {"files": {"model.safetensors": {"sha256": sha256_file(path / "model.safetensors")}}}
     (path / "MANIFEST.json").write_text(json.dumps(manifest))
     assert broken([path]) == []
     (path / "model.safetensors").write_bytes(b"weighty")
