@@ -48,6 +48,7 @@ def render(runs: Sequence[RunFiles]) -> str:
         canvas=_CANVAS,
         num_styles=NUM_STYLES,
         number=number,
+        clock=clock,
         css=Path(__file__).with_name("page.css").read_text(encoding="utf-8"),
     )
 
@@ -56,3 +57,8 @@ def group_figures(runs: Sequence[RunFiles]) -> list[tuple[str, list[Chart]]]:
     """Draw the charts of each stage, the runs of a stage together."""
     stages = dict.fromkeys(run.manifest.stage for run in runs)
     return [(stage, figures_of([run for run in runs if run.manifest.stage == stage])) for stage in stages]
+
+
+def clock(time: str | None) -> str:
+    """Shorten an ISO time in UTC to the minute; "-" for none."""
+    return time[:16].replace("T", " ") if time else "-"

@@ -13,12 +13,11 @@ class Panel:
     unit: str = ""
 
 
+_SETTLES = "Settles down. Spikes that keep coming back mean that the learning rate is too high."
 _UPDATES = (
-    Panel(
-        "grad_norm",
-        "Gradient norm",
-        "Settles down. Spikes that keep coming back mean that optim.lr is too high.",
-    ),
+    Panel("grad_norm", "Gradient norm", _SETTLES),
+    Panel("grad_norm/policy", "Gradient norm of the policy", _SETTLES),
+    Panel("grad_norm/critic", "Gradient norm of the critic", _SETTLES),
     Panel("lr", "Learning rate", "Rises during the warm-up, then follows optim.schedule."),
 )
 _SFT = (
@@ -119,6 +118,7 @@ _PPO = (
     Panel("step_kl", "KL of one update", "Small, under about 0.05, and steady.", "nats per token"),
     Panel("kl_coef", "KL coefficient", "Constant, unless ppo.kl.target is set: then it settles."),
     Panel("policy_loss", "Policy loss", "Near 0. Its size says little; jumps are a warning."),
+    Panel("loss", "Loss", "Near 0: the policy loss and ppo.value_coef times the value loss."),
     Panel("value_loss", "Value loss", "Falls, then stays in a band."),
     Panel("value_clip_fraction", "Clipped values", "Low once the critic has settled.", "share of tokens"),
 )
