@@ -58,6 +58,12 @@ class AnswerBatch:
         """Count the labelled tokens of each answer -> [A]."""
         return torch.bincount(self.answer_index, minlength=len(self.last_index))
 
+    @property
+    def num_read(self) -> int:
+        """Count the tokens the model reads, prompts too and padding not."""
+        packed = "position_ids" in self.inputs
+        return self.inputs["input_ids"].numel() if packed else int(self.inputs["attention_mask"].sum())
+
     def to(self, device: torch.device) -> "AnswerBatch":
         """Move the tensors to `device`; the layout of packed rows stays on the CPU, where attention reads it."""
         packed = "position_ids" in self.inputs

@@ -1,4 +1,4 @@
-"""Progress of a loop on stderr: a live bar for a person at a terminal, plain `key=value` lines for a log."""
+"""Progress of a loop on stderr: a live view for a person at a terminal, plain `key=value` lines for a log."""
 
 import os
 import sys
@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
+from rlhf_cli.run.pace import Pace, Recent, duration
+from rlhf_cli.run.usage import memory_words
+
 _LINE_EVERY_SECONDS = 30.0
-_NUM_METRICS = 4
 
 
 class Bar(Protocol):
@@ -22,34 +24,58 @@ class Bar(Protocol):
 def open_progress(label: str, total: int, *, start: int = 0, say: Callable[[str], None]) -> Iterator[Bar]:
     """Show a loop of `total` steps, `start` of them done: live on a terminal, else in lines through `say`."""
     live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    with _live_bar(label, total, start) if live else _plain_bar(label, total, start, say) as bar:
+    with _live_view(label, total, start) if live else _plain_bar(label, total, start, say) as bar:
         yield bar
 
 
 @contextmanager
-def _live_bar(label: str, total: int, start: int) -> Iterator[Bar]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+def _live_view(label: str, total: int, start: int) -> Iterator[Bar]:
+    from rich.console import Console, RenderableType
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class LiveView(Progress):
+        """A bar, and below it the metrics that matter, cut to the width of the terminal."""
+
+        recent = Recent(label)
+        pace = Pace(start)
+
+        def update_step(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
+            if metrics:
+                self.recent.note(metrics)
+                self.pace.note(step, metrics)
+            super().update(task, completed=step)
+
+        def get_renderables(self) -> Iterator[RenderableType]:
+            yield from super().get_renderables()
+            words = filter(
+                None, (self.recent.sparkline(), self.recent.words(), self.pace.words(), memory_words())
+            )
+            yield Text("  " + "  ".join(words), no_wrap=True, overflow="ellipsis", style="dim")
 
     class LiveBar:
-        def __init__(self, progress: Progress, task: TaskID) -> None:
-            self._progress, self._task = progress, task
-
         def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
-            self._progress.update(self._task, completed=step)
-            if metrics:
-                self._progress.update(self._task, metrics=_metric_words(metrics))
+            view.update_step(step, metrics)
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[metrics]}", markup=False),
     )
     # redirect_stdout off: stdout carries the result only and may be a pipe beside a terminal stderr.
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as progress:
-        yield LiveBar(progress, progress.add_task(label, total=total, completed=start, metrics=""))
+    with LiveView(*columns, console=Console(stderr=True), redirect_stdout=False) as view:
+        task = view.add_task(label, total=total, completed=start)
+        yield LiveBar()
 
 
 @contextmanager
@@ -72,18 +98,21 @@ class PlainBar:
         start: int,
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        memory: Callable[[], str] = memory_words,
     ) -> None:
         self._label, self._total, self._start = label, total, start
-        self._say, self._clock = say, clock
+        self._say, self._clock, self._memory = say, clock, memory
         self._began = clock()
-        self._step, self._metrics = start, ""
+        self._step = start
+        self._recent, self._pace = Recent(label), Pace(start, clock=clock)
         self._said_at: float | None = None
         self._said_step: int | None = None
 
     def update(self, step: int, metrics: Mapping[str, float] | None = None) -> None:
         self._step = step
         if metrics:
-            self._metrics = _metric_words(metrics)
+            self._recent.note(metrics)
+            self._pace.note(step, metrics)
         if self._said_at is None or self._clock() - self._said_at >= _LINE_EVERY_SECONDS:
             self._write_line()
 
@@ -94,17 +123,11 @@ class PlainBar:
 
     def _write_line(self) -> None:
         self._said_at, self._said_step = self._clock(), self._step
-        words = f"stage={self._label} step={self._step} total={self._total} eta={self._eta()} {self._metrics}"
-        self._say(words.rstrip())
+        counts = f"stage={self._label} step={self._step} total={self._total} eta={self._eta()}"
+        self._say(" ".join(filter(None, (counts, self._recent.words(), self._pace.words(), self._memory()))))
 
     def _eta(self) -> str:
         done = self._step - self._start
-        if done <= 0:
-            return "?"
-        seconds = (self._clock() - self._began) / done * (self._total - self._step)
-        minutes, seconds = divmod(round(seconds), 60)
-        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-def _metric_words(metrics: Mapping[str, float]) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in list(metrics.items())[:_NUM_METRICS])
+        return (
+            duration((self._clock() - self._began) / done * (self._total - self._step)) if done > 0 else "?"
+        )

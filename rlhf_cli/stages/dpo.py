@@ -107,7 +107,7 @@ class Learner:
             "chosen_nll": Mean(float(nll.detach().sum()), weight),
             "chosen_logratio": Mean(float((chosen.detach() - reference_chosen).sum()), weight),
         }
-        return Loss(total, weight, metrics)
+        return Loss(total, weight, metrics, batch.answers.num_read)
 
     @torch.no_grad()
     def margins_of(self, pairs: Sequence[EncodedPair]) -> Tensor:

@@ -144,7 +144,7 @@ class Learner:
             sums |= {"value_loss": value_losses, "value_clip_fraction": value_clipped & mask}
         weight = int(mask.sum())
         metrics = {name: Mean(float(column.detach().sum()), weight) for name, column in sums.items()}
-        return Loss(losses.sum(), weight, metrics)
+        return Loss(losses.sum(), weight, metrics, answers.num_read)
 
     def _value_losses(self, values: Tensor, batch: PpoBatch) -> tuple[Tensor, Tensor]:
         assert batch.values is not None

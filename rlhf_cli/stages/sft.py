@@ -77,7 +77,7 @@ class Learner:
         batch = batch.to(self.policy.device)
         with self.autocast():
             logprobs = logprobs_at(self.policy.model, batch.inputs, batch.predictor_index, batch.target_ids)
-        return Loss(sft_loss(logprobs), weight=len(logprobs))
+        return Loss(sft_loss(logprobs), weight=len(logprobs), num_tokens=batch.num_read)
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:

@@ -99,7 +99,7 @@ class Learner:
             "accuracy": Mean(pair_accuracy(margins) * weight, weight),
             "margin": Mean(float(margins.sum()), weight),
         }
-        return Loss(losses.sum(), weight, metrics)
+        return Loss(losses.sum(), weight, metrics, batch.answers.num_read)
 
     @torch.no_grad()
     def scores_of(self, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:

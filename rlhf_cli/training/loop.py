@@ -77,7 +77,7 @@ class Trainer(Generic[B]):
 
     def _step(self, micro_batches: Sequence[B]) -> None:
         """Accumulate the gradient sums of one step, divide once, and update."""
-        weight = 0.0
+        weight, num_tokens = 0.0, 0
         for batch in micro_batches:
             loss = self._learner.objective(batch)
             if not bool(torch.isfinite(loss.total)):
@@ -88,9 +88,10 @@ class Trainer(Generic[B]):
                 )
             torch.autograd.backward(loss.total)
             weight += loss.weight
+            num_tokens += loss.num_tokens
             loss_mean = {"loss": Mean(float(loss.total.detach()), loss.weight)}
             self._window = merge([self._window, loss_mean, loss.metrics])
-        facts = self._updater.step(weight)
+        facts = self._updater.step(weight) | ({"tokens": float(num_tokens)} if num_tokens else {})
         self._window = merge([self._window, {name: Mean(value, 1.0) for name, value in facts.items()}])
 
     def _after_step(self, bar: Bar) -> None:

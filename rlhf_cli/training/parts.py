@@ -18,7 +18,7 @@ B_contra = TypeVar("B_contra", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A differentiable sum over the micro-batch, the weight it stands for (tokens, pairs), and metrics.
+    """A differentiable sum over the micro-batch, the weight it stands for (tokens, pairs), metrics, and tokens read.
 
     Two micro-batches of 3 and 5 tokens: Loss(6.0, 3), Loss(2.5, 5) -> the step's loss is 8.5 / 8.
     """
@@ -26,6 +26,7 @@ class Loss:
     total: Tensor
     weight: float
     metrics: Mapping[str, Mean] = field(default_factory=dict)
+    num_tokens: int = 0
 
 
 class Learner(Protocol[B_contra]):
