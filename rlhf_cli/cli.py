@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import rlhf_cli
-from rlhf_cli.commands import config, init, report, selftest, status
+from rlhf_cli.commands import config, data, init, report, selftest, status
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
@@ -26,6 +26,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "init": init.init,
     "check": config.check,
     "schema": config.schema,
+    "data": data.app,
     "status": status.status,
     "report": report.report,
     "selftest": selftest.app,

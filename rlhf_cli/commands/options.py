@@ -18,3 +18,9 @@ DryRun = Annotated[
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Rename an old run aside and start anew.")]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object, on failure too.")]
+
+
+def tool_group(words: str, example: str) -> typer.Typer:
+    """Make a tool with commands of its own; its help page is like all others."""
+    page = f"{words}\n\n\b\nExample:\n  {example}"
+    return typer.Typer(help=page, rich_markup_mode=None, add_completion=False, no_args_is_help=False)

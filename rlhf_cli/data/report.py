@@ -4,7 +4,7 @@ Trained tokens stand between heavy brackets: `<|user|> hi <|assistant|> ⟦ hell
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -58,14 +58,20 @@ def report_text(report: dict[str, object]) -> str:
     return "\n".join(lines)
 
 
-def render_sample(row: EncodedText, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Show one row with its trained tokens between brackets."""
+def render_sample(
+    row: EncodedText,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    mark: Callable[[str], str] = "⟦{}⟧".format,
+    plain: Callable[[str], str] = str,
+) -> str:
+    """Show one row with its trained tokens marked, between brackets unless told otherwise."""
     parts: list[str] = []
     start = 0
     for t in range(1, len(row.input_ids) + 1):
         if t == len(row.input_ids) or row.loss_mask[t] != row.loss_mask[start]:
             text = str(tokenizer.decode(row.input_ids[start:t], clean_up_tokenization_spaces=False))
-            parts.append(f"⟦{text}⟧" if row.loss_mask[start] else text)
+            parts.append(mark(text) if row.loss_mask[start] else plain(text))
             start = t
     return "".join(parts)
 

@@ -93,7 +93,7 @@ def _config(section: Model, name: str) -> PretrainedConfig:
         raise MissingInputError(
             f"no model {section.path}: {str(error).partition(chr(10))[0]}",
             where="model path",
-            fix="give a directory that exists, or a hub id (owner/name) that can be reached from here",
+            fix="run the stage that makes it first, or give a directory, or a hub id (owner/name) in reach from here",
         ) from error
     return config
 

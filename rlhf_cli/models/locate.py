@@ -28,7 +28,7 @@ def locate(path: str, revision: str | None = None) -> Located:
     """
     local = Path(path)
     if not local.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        if path.startswith((".", "/", "~")) or path.count("/") != 1 or local.parent.is_dir():
             raise MissingInputError(
                 f"no model at {path}",
                 where="model path",
