@@ -1,9 +1,10 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The YAML file.")]
 Overrides = Annotated[
@@ -20,7 +21,17 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Rename an old run aside an
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object, on failure too.")]
 
 
+class WholeSentences(TyperGroup):
+    """Lists its commands with their whole first sentences, cut nowhere."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(200)) for name, command in self.commands.items()]
+            )
+
+
 def tool_group(words: str, example: str) -> typer.Typer:
     """Make a tool with commands of its own; its help page is like all others."""
     page = f"{words}\n\n\b\nExample:\n  {example}"
-    return typer.Typer(help=page, rich_markup_mode=None, add_completion=False, no_args_is_help=False)
+    return typer.Typer(help=page, cls=WholeSentences, rich_markup_mode=None, add_completion=False)

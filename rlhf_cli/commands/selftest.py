@@ -11,10 +11,11 @@ from typing import Annotated
 
 import typer
 
+from rlhf_cli.commands.options import tool_group
 from rlhf_cli.commands.stages import STAGES
 from rlhf_cli.errors import RlhfError, UsageError
 
-app = typer.Typer(help="Test this installation on this machine.", no_args_is_help=True)
+app = tool_group("Test this installation on this machine.", "rlhf selftest chaos")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _root() -> None:
     """Keeps `chaos` a command with a name of its own."""
 
 
-@app.command()
+@app.command("chaos")
 def chaos(
     stage: Annotated[str, typer.Option(help="Stages to strike, by commas.")] = ",".join(STAGES),
     kills: Annotated[int, typer.Option(min=0, help="Random SIGKILLs for each stage.")] = 0,
