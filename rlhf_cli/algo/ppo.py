@@ -125,3 +125,13 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     _, residual = masked_moments(returns - values, mask)
     _, total = masked_moments(returns, mask)
     return torch.where(total > 0, 1 - residual / total, torch.zeros_like(total))
+
+
+def truncated_importance(log_ratio: Tensor, *, cap: float) -> Tensor:
+    """Weigh tokens that another distribution has sampled: min(p / q, cap), any shape -> same, without gradient.
+
+    `log_ratio` is log p - log q, where p is the distribution that is trained and q the one that sampled. Truncating
+    bounds the variance at the price of a bias (Ionides 2008; for a sampler and a trainer that differ by their
+    arithmetic: Yao et al. 2025).
+    """
+    return log_ratio.detach().exp().clamp(max=cap)

@@ -83,8 +83,16 @@ class DpoLoss(Section):
 class Rollout(Section):
     """How the policy answers the prompts."""
 
-    engine: Literal["transformers"] = "transformers"
-    """What generates the answers."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What generates the answers: the model in this process, or a vLLM server."""
+    url: str | None = Field(default=None, pattern=r"^https?://[^/\s]+/?$")
+    """Address of the vLLM server, which must see this run's directory."""
+    timeout_seconds: Positive = 600.0
+    """Longest wait for one answer of the server, or for it to read new weights."""
+    tolerance: Positive = 0.001
+    """Largest difference of a token's log-probability, in nats, between server and policy."""
+    importance_cap: Positive = 2.0
+    """Largest weight that makes up for a server's other probability of a token."""
     batch_size: Count = 512
     """Answers sampled in one PPO iteration."""
     samples_per_prompt: Count = 1
@@ -95,6 +103,24 @@ class Rollout(Section):
     """Sampling temperature; the old and new log-probabilities use it too."""
     chunk_size: Count = 64
     """Rows decoded together; only speed and memory depend on it."""
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.engine == "vllm" and self.url is None:
+            refuse(
+                [Refusal("url", "is needed with engine: vllm", "give the server's address, http://host:port")]
+            )
+        if self.engine != "vllm" and self.url is not None:
+            refuse(
+                [
+                    Refusal(
+                        "url",
+                        f"has no meaning with engine: {self.engine}",
+                        "set `engine: vllm`, or remove it",
+                    )
+                ]
+            )
+        return self
 
 
 class ModelReward(Section):

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from rlhf_cli.models.load import LoadedModel, Vocabulary, quiet_loading
+from rlhf_cli.models.one_base import base_weights
 from rlhf_cli.run.directory import RunDir, publish_dir
 from rlhf_cli.run.faults import fault_point
 
@@ -58,6 +59,26 @@ def save_model(
     fault_point("tokenizer.write", model_dir)
     tokenizer.save_pretrained(temporary)
     publish_dir(temporary, model_dir, replace=True)
+
+
+@torch.no_grad()
+def write_weights(loaded: LoadedModel, folder: Path) -> None:
+    """Write config and weights alone to `folder`, adapters merged in; the model itself stays as it is.
+
+    Merging in place and back would change the last bits of the base.
+    """
+    quiet_loading()
+    if loaded.model is loaded.core:
+        loaded.core.save_pretrained(folder)
+        return
+    from peft.tuners.lora import Linear
+
+    weights = dict(base_weights(loaded.core))
+    for name, module in loaded.core.named_modules():
+        if isinstance(module, Linear):
+            delta = module.get_delta_weight(module.active_adapters[0])
+            weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta
+    loaded.core.save_pretrained(folder, state_dict=weights)
 
 
 def _fresh_sibling(target: Path) -> Path:

@@ -32,6 +32,10 @@ class Completion:
 class Engine(Protocol):
     """Samples one completion per prompt."""
 
+    def refresh(self, iteration: int) -> None:
+        """Make sure that what is sampled next comes from the policy as it is now, after `iteration` iterations."""
+        ...
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:
@@ -51,6 +55,9 @@ class ScriptedEngine:
     def __init__(self, completions: Sequence[Completion]) -> None:
         self.completions = tuple(completions)
         self.requests: list[tuple[int, ...]] = []
+
+    def refresh(self, iteration: int) -> None:
+        """Do nothing: there is no policy."""
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]

@@ -28,6 +28,7 @@ def sample_episodes(
                 tokenizer, prompt.input_ids, completion.token_ids, sampling.stop_ids
             ),
             finished=completion.finished,
+            logprobs=completion.logprobs,
             extra=prompt.record.extra,
         )
         for prompt, completion in zip(prompts, completions, strict=True)

@@ -5,11 +5,12 @@ and the KL coefficient.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rlhf_cli.algo.ppo import adaptive_kl_coef
+from rlhf_cli.algo.ppo import adaptive_kl_coef, truncated_importance
 from rlhf_cli.algo.tensors import masked_mean
 from rlhf_cli.config.sections import Ppo, Rollout
 from rlhf_cli.data.encode import EncodedPrompt
@@ -19,7 +20,7 @@ from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.rollout.advantages import Estimator
 from rlhf_cli.rollout.engine import Engine, Sampling
 from rlhf_cli.rollout.episodes import sample_episodes
-from rlhf_cli.rollout.measured import Cutter, PpoBatch, cut_steps, measure
+from rlhf_cli.rollout.measured import Cutter, PpoBatch, cut_steps, measure, sampled_logprobs
 from rlhf_cli.run.chance import draw
 
 Score = Callable[[Sequence[Episode]], tuple[Tensor, dict[str, float]]]
@@ -48,6 +49,9 @@ class Experience:
         self._settings = settings
         self._batch_size, self._group_size = rollout.batch_size, rollout.samples_per_prompt
         self._estimate = Estimator(settings, rollout.samples_per_prompt)
+        # Another engine samples from a slightly other distribution than the one that is trained.
+        self._corrects = rollout.engine != "transformers"
+        self._importance_cap = rollout.importance_cap
         self._cutter = cutter
         self._seed = seed
         stop_ids = actors.policy.vocabulary.stop_ids
@@ -91,8 +95,13 @@ class Experience:
             measured.mask,
             self._kl_coef,
         )
+        mismatch = (measured.logprobs - sampled_logprobs(episodes, measured.mask)) * measured.mask
+        if self._corrects:
+            weights = truncated_importance(mismatch, cap=self._importance_cap)
+            estimate = replace(estimate, advantages=estimate.advantages * weights)
         self._facts = {
             **facts,
+            "rollout_mismatch": float(masked_mean(mismatch.abs(), measured.mask)),
             "kl": measured.kl,
             "kl_coef": self._kl_coef,
             "entropy": float(masked_mean(measured.entropy, measured.mask)),
@@ -115,6 +124,7 @@ class Experience:
 
     def _sample(self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]) -> list[Episode]:
         tokenizer = self._actors.policy.vocabulary.tokenizer
+        self._engine.refresh(self._iteration)
         return sample_episodes(self._engine, tokenizer, prompts, self._sampling, seeds)
 
     def _adapt_kl(self, observed_kl: float) -> None:

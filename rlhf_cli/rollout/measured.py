@@ -13,6 +13,7 @@ from torch import Tensor
 from rlhf_cli.algo.ppo import kl_k1
 from rlhf_cli.data.batches import AnswerBatch, Layout
 from rlhf_cli.data.encode import EncodedText
+from rlhf_cli.data.episode import Episode
 from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.rollout.advantages import Estimate
 
@@ -115,6 +116,12 @@ def measure(actors: ActorCritic, rows: Sequence[EncodedText], cutter: Cutter) ->
             if flat is not None:
                 column[indices] = to_columns(flat, mask[indices])
     return Measured(rows, mask, logprobs, reference, values if actors.critic else None, entropy)
+
+
+def sampled_logprobs(episodes: Sequence[Episode], mask: Tensor) -> Tensor:
+    """Lay out what the engine said of N answers where `mask` [N, R] is True."""
+    flat = [value for episode in episodes for value in episode.logprobs]
+    return to_columns(torch.tensor(flat, device=mask.device), mask)
 
 
 def cut_steps(

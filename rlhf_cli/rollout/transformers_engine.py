@@ -59,6 +59,9 @@ class TransformersEngine:
         self.max_positions = max_positions
         self.should_stop = should_stop
 
+    def refresh(self, iteration: int) -> None:
+        """Do nothing: the policy's own weights are what samples."""
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Completion]:

@@ -20,33 +20,22 @@ from torch import Tensor
 
 from rlhf_cli.algo import ppo as algo
 from rlhf_cli.algo.metrics import correlation
-from rlhf_cli.config.sections import ModelReward, Ppo
+from rlhf_cli.config.sections import Ppo
 from rlhf_cli.config.stages import PpoConfig
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.data.prepare import Prepared, encode_prompts, make_encoder_of, prompts_of
 from rlhf_cli.errors import DivergedError
-from rlhf_cli.models import device
-from rlhf_cli.models.actor_critic import ActorCritic, open_actors
-from rlhf_cli.models.heads import Critic, RewardModel, ScoreScale, load_reward_model
-from rlhf_cli.models.load import (
-    LoadedModel,
-    Vocabulary,
-    load_vocabulary,
-    open_policy,
-    parameters_in_words,
-)
+from rlhf_cli.models.actor_critic import ActorCritic
+from rlhf_cli.models.load import Vocabulary, load_vocabulary, parameters_in_words
 from rlhf_cli.models.save import save_trained
-from rlhf_cli.reward.build import build_scorers
 from rlhf_cli.reward.scorer import Scorer, combine
-from rlhf_cli.rollout.engine import Engine
 from rlhf_cli.rollout.experience import Experience
-from rlhf_cli.rollout.measured import Cutter, PpoBatch, to_columns
-from rlhf_cli.rollout.transformers_engine import TransformersEngine
+from rlhf_cli.rollout.measured import PpoBatch, to_columns
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.distributions import record_answers
-from rlhf_cli.stages.layout import choose_layout_up_to
+from rlhf_cli.stages.ppo_setup import choose_cutter, open_engine, open_models, open_scorers
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -62,7 +51,7 @@ def run(config: PpoConfig, run: Run) -> StageResult:
     actors, rewards = open_models(config, vocabulary, run)
     experience = Experience(
         actors,
-        open_engine(config, actors, run),
+        open_engine(config, actors, data.train, run),
         Scoring(open_scorers(config, actors, rewards), config.ppo, actors.policy.device),
         data.train,
         rollout=config.rollout,
@@ -213,88 +202,3 @@ def prepare(config: PpoConfig) -> tuple[Vocabulary, Prepared[EncodedPrompt]]:
         config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
     )
     return vocabulary, encode_prompts(records, make_encoder, room_for_answer=config.rollout.max_new_tokens)
-
-
-def open_models(
-    config: PpoConfig, vocabulary: Vocabulary, run: Run
-) -> tuple[ActorCritic, dict[str, RewardModel]]:
-    """Load policy, reward models, reference and critic, and record what they come from."""
-    policy = open_policy(config.model, vocabulary, config.seed)
-    run.add_parent("model", policy.path, policy.digest)
-    rewards = {
-        source.path: open_reward_model(source.path, policy, run)
-        for source in config.reward
-        if isinstance(source, ModelReward)
-    }
-    actors = open_actors(
-        config.model,
-        policy,
-        next(iter(rewards.values()), None),
-        config.critic if config.ppo.advantage == "gae" else None,
-        reference=config.reference,
-        seed=config.seed,
-        precision=config.train.precision,
-        temperature=config.rollout.temperature,
-    )
-    for loaded in actors.models:
-        if loaded is not actors.reference:
-            device.set_up_training(loaded.core, config.train)
-    if actors.reference is not None:
-        run.add_parent("reference", actors.reference.path, actors.reference.digest)
-    return actors, rewards
-
-
-def open_reward_model(path: str, policy: LoadedModel, run: Run) -> RewardModel:
-    """Load a reward model, and say what is particular about it."""
-    reward = load_reward_model(path, policy)
-    run.add_parent("reward", path, reward.loaded.digest)
-    if reward.scale is None:
-        run.say(f"{path} stores no score scale (mean, std); its raw scores are the reward")
-    if policy.model is not policy.core:
-        place = "an adapter on the policy's base" if reward.on_policy_base else "weights of its own"
-        run.say(f"reward model {path}: {place}")
-    return reward
-
-
-def choose_cutter(
-    config: PpoConfig,
-    run: Run,
-    actors: ActorCritic,
-    rewards: Mapping[str, RewardModel],
-    data: Prepared[EncodedPrompt],
-) -> Cutter:
-    """Decide how sampled answers are laid out for the models that read them."""
-    longest = (
-        max(len(prompt.input_ids) for prompt in [*data.train, *data.eval]) + config.rollout.max_new_tokens
-    )
-    models = [*actors.models, *(reward.loaded for reward in rewards.values())]
-    layout = choose_layout_up_to(run, models, longest)
-    micro_tokens = device.micro_tokens_for(config.train.micro_tokens, actors.policy.device)
-    if config.train.micro_tokens == "auto" and isinstance(actors.critic, Critic):
-        micro_tokens //= 2  # the activations of two models are kept until both have their gradients
-    return Cutter(layout, micro_tokens, actors.policy.device)
-
-
-def open_engine(config: PpoConfig, actors: ActorCritic, run: Run) -> Engine:
-    """Make the engine that samples from the policy."""
-    return TransformersEngine(
-        actors.policy.model,
-        actors.policy.vocabulary.pad_id,
-        chunk_size=config.rollout.chunk_size,
-        autocast=actors.autocast,
-        max_positions=actors.policy.vocabulary.max_positions,
-        should_stop=lambda: run.stop.requested,
-    )
-
-
-def open_scorers(
-    config: PpoConfig, actors: ActorCritic, rewards: Mapping[str, RewardModel]
-) -> list[tuple[Scorer, float]]:
-    """Make what scores the answers; scores of a model without a stored scale are used as they are."""
-    return build_scorers(
-        config.reward,
-        {path: (reward.loaded, reward.scale or ScoreScale()) for path, reward in rewards.items()},
-        actors.policy.vocabulary,
-        micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
-        autocast=actors.autocast,
-    )
