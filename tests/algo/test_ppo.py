@@ -15,6 +15,7 @@ from rlhf_cli.algo.ppo import (
     kl_k1,
     kl_k3,
     shaped_rewards,
+    truncated_importance,
 )
 
 NAN = math.nan
@@ -220,3 +221,9 @@ def test_explained_variance():
     assert explained_variance(returns, returns, mask).item() == 1.0
     assert explained_variance(torch.full((1, 4), 5.0), returns, mask).item() == pytest.approx(0.0, abs=1e-6)
     assert explained_variance(returns, torch.full((1, 4), 5.0), mask).item() == 0.0
+
+
+def test_truncated_importance_caps_what_the_sampler_underrated():
+    # p/q = 1, 1/2, 4: the last is cut to 2
+    weights = truncated_importance(torch.tensor([0.0, -math.log(2), math.log(4)]), cap=2.0)
+    torch.testing.assert_close(weights, torch.tensor([1.0, 0.5, 2.0]))
