@@ -14,6 +14,16 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Dialog, Message, Text
 
+# A template computes: it can divide by zero, or add text to a list.
+_TEMPLATE_ERRORS = (
+    TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 _FIRST_SENTINEL = 0x10F000  # private use, far from where icon fonts keep theirs
 
 
@@ -105,7 +115,7 @@ class Renderer:
             rendered = self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except TemplateError as error:
+        except _TEMPLATE_ERRORS as error:
             raise DataError(
                 f"the chat template refuses this conversation: {error}",
                 where=origin,

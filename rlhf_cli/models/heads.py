@@ -29,6 +29,7 @@ from rlhf_cli.models.load import (
 )
 from rlhf_cli.models.locate import locate
 from rlhf_cli.models.one_base import adapter_on, classifier_twin
+from rlhf_cli.models.reading import Reading, require_whole
 from rlhf_cli.run.directory import RunDir, digest_dir
 
 
@@ -42,21 +43,23 @@ def load_classifier(section: Model, vocabulary: Vocabulary, *, new_head_seed: in
     located = locate(section.path, section.revision)
     device = pick_device()
     quiet_loading()
-    core, info = AutoModelForSequenceClassification.from_pretrained(
-        located.name,
-        revision=section.revision,
-        num_labels=1,
-        dtype=torch.float32,
-        trust_remote_code=section.trust_remote_code,
-        output_loading_info=True,
-        **attention_kwargs(section.attention),
-    )
+    with Reading(section.path, "weights"):
+        core, info = AutoModelForSequenceClassification.from_pretrained(
+            located.name,
+            revision=section.revision,
+            num_labels=1,
+            dtype=torch.float32,
+            trust_remote_code=section.trust_remote_code,
+            output_loading_info=True,
+            **attention_kwargs(section.attention),
+        )
     if new_head_seed is None and any("score" in key for key in info["missing_keys"]):
         raise DataError(
             f"{section.path} has no trained score head",
             where=section.path,
             fix="give a run of train-rm, or a one-label sequence classification model",
         )
+    require_whole(core, {key for key in info["missing_keys"] if "score" not in key}, section.path)
     fit_embeddings(core, vocabulary.tokenizer)
     if new_head_seed is not None:
         _init_head(score_head(core), new_head_seed)

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -22,9 +23,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging as transformers_logging
 
 from rlhf_cli.config.sections import FromScratch, Lora, Model
-from rlhf_cli.errors import DataError, MissingInputError
+from rlhf_cli.errors import ConfigError, DataError
 from rlhf_cli.models.device import num_parameters, pick_device
 from rlhf_cli.models.locate import locate
+from rlhf_cli.models.reading import Reading, require_language_model, require_whole
 from rlhf_cli.models.tokenizer import load_tokenizer, stop_ids_of, tokenizers_agree, train_tokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -85,24 +87,22 @@ def make_vocabulary(section: FromScratch, texts: Iterable[str]) -> Vocabulary:
 
 
 def _config(section: Model, name: str) -> PretrainedConfig:
-    try:
+    with Reading(str(section.path), "config.json"):
         config: PretrainedConfig = AutoConfig.from_pretrained(
             name, revision=section.revision, trust_remote_code=section.trust_remote_code
         )
-    except OSError as error:
-        raise MissingInputError(
-            f"no model {section.path}: {str(error).partition(chr(10))[0]}",
-            where="model path",
-            fix="run the stage that makes it first, or give a directory, or a hub id (owner/name) in reach from here",
-        ) from error
     return config
 
 
 def _generation_config(name: str, revision: str | None) -> GenerationConfig | None:
     try:
         return GenerationConfig.from_pretrained(name, revision=revision or "main")
-    except OSError:  # many models come without one
-        return None
+    except OSError as error:  # many models come without one
+        file = Path(name) / "generation_config.json"
+        if not file.exists():
+            return None
+        fix = "get the model again, or remove the file"
+        raise DataError("generation_config.json is not JSON", where=str(file), fix=fix) from error
 
 
 def open_policy(section: Model, vocabulary: Vocabulary, seed: int) -> LoadedModel:
@@ -124,13 +124,18 @@ def load_policy(section: Model, vocabulary: Vocabulary) -> LoadedModel:
     frozen_base = section.lora is not None and device.type == "cuda"
     dtype = "bfloat16" if section.dtype == "auto" and frozen_base else section.dtype
     quiet_loading()
-    core = AutoModelForCausalLM.from_pretrained(
-        located.name,
-        revision=section.revision,
-        dtype=_DTYPES.get(dtype, torch.float32),
-        trust_remote_code=section.trust_remote_code,
-        **attention_kwargs(section.attention),
-    )
+    with Reading(section.path, "weights"):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            located.name,
+            revision=section.revision,
+            dtype=_DTYPES.get(dtype, torch.float32),
+            trust_remote_code=section.trust_remote_code,
+            output_loading_info=True,
+            **attention_kwargs(section.attention),
+        )
+    core, info = cast(tuple[PreTrainedModel, dict[str, set[str]]], loaded)
+    require_language_model(core, section.path)
+    require_whole(core, info["missing_keys"], section.path)
     fit_embeddings(core, vocabulary.tokenizer)
     model = core if section.lora is None else wrap_lora(core, section.lora, task="CAUSAL_LM")
     nn.Module.to(model, device)
@@ -225,8 +230,12 @@ def wrap_lora(model: PreTrainedModel, lora: Lora, *, task: str) -> PreTrainedMod
         modules_to_save=["score"] if task == "SEQ_CLS" else None,
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),  # GPT-2's layers
     )
-    with quiet_peft():
-        wrapped = get_peft_model(model, config)
+    try:
+        with quiet_peft():
+            wrapped = get_peft_model(model, config)
+    except ValueError as error:
+        fix = "set it to all-linear, or name layers of this model"
+        raise ConfigError(str(error), where="model.lora.target", fix=fix) from error
     # Adapters learn in fp32 whatever the base is kept in.
     for parameter in wrapped.parameters():
         if parameter.requires_grad:

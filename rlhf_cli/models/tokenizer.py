@@ -6,7 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from rlhf_cli.errors import DataError
+from rlhf_cli.errors import DataError, MissingInputError
+from rlhf_cli.models.reading import Reading
 
 DEFAULT_TEMPLATE = (
     "{{ bos_token if bos_token else '' }}"
@@ -37,7 +38,16 @@ def load_tokenizer(
     `chat_template` is a Jinja file; without it the tokenizer's own, else DEFAULT_TEMPLATE.
     Raises DataError when there is no EOS.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    with Reading(name, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=revision, trust_remote_code=trust_remote_code
+        )
+    if not tokenizer.is_fast:
+        raise DataError(
+            "the tokenizer cannot say which characters a token stands for (it is a slow one)",
+            where=name,
+            fix="convert it: AutoTokenizer with `tokenizers` installed writes a tokenizer.json",
+        )
     if tokenizer.eos_token_id is None:
         raise DataError("the tokenizer has no EOS token, so no answer can end", where=name)
     not_for_pad = {None, *stop_ids_of(tokenizer, generation_config)}
@@ -47,11 +57,22 @@ def load_tokenizer(
         else:
             tokenizer.add_special_tokens({"pad_token": _PAD})
     if chat_template is not None:
-        tokenizer.chat_template = Path(chat_template).read_text(encoding="utf-8")
+        tokenizer.chat_template = _read_template(chat_template)
     elif tokenizer.chat_template is None:
         tokenizer.chat_template = DEFAULT_TEMPLATE
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _read_template(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        message = f"the chat template {path} cannot be read: {error.strerror}"
+        raise MissingInputError(message, where="model.chat_template", fix="correct the path") from error
+    except UnicodeDecodeError as error:
+        message = f"the chat template {path} is not UTF-8 at byte {error.start}"
+        raise DataError(message, where="model.chat_template", fix="save it as UTF-8") from error
 
 
 def stop_ids_of(
@@ -59,7 +80,13 @@ def stop_ids_of(
 ) -> tuple[int, ...]:
     """Collect the ids that end an answer: the tokenizer's EOS and those of the generation config."""
     listed = generation_config.eos_token_id if generation_config is not None else None
-    extra = [listed] if isinstance(listed, int) else list(listed or [])
+    extra = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    if odd := [number for number in extra if not isinstance(number, int)]:
+        raise DataError(
+            f"generation_config.json has {odd[0]!r} as an eos_token_id",
+            where=str(tokenizer.name_or_path),
+            fix="write token ids there, which are whole numbers",
+        )
     return tuple(sorted({int(tokenizer.eos_token_id), *extra}))
 
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhf_cli.errors import RunConflictError
 from rlhf_cli.run.directory import RunDir, write_atomic
+from rlhf_cli.run.failures import known_failure
 
 Status = Literal["running", "completed", "preempted", "failed", "killed"]
 
@@ -106,6 +107,14 @@ def read_manifest(run_dir: RunDir) -> Manifest | None:
         return Manifest.model_validate_json(run_dir.manifest.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:  # a name that is too long, a folder that may not be read
+        if known_failure(error):
+            raise
+        raise RunConflictError(
+            f"run_dir cannot be used: {error.strerror}",
+            where=str(run_dir.root)[:200],
+            fix="Choose another run_dir.",
+        ) from error
     except ValidationError as error:
         raise RunConflictError(
             f"{run_dir.manifest} is not the manifest of a run: {error.errors()[0]['msg']}",

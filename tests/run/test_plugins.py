@@ -82,5 +82,23 @@ def test_what_the_users_module_cannot_import_is_the_users_to_see(
 ):
     (tmp_path / "needy_rewards.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+    with pytest.raises(DataError, match="no_such_dependency"):
         load_function("needy_rewards:f")
+
+
+@pytest.mark.parametrize("body", ["raise KeyError('score')", "import sys; sys.exit(0)", "return 1 / 0"])
+def test_what_the_users_function_raises_names_its_line(body: str, tmp_path: Path):
+    path = tmp_path / "faulty.py"
+    path.write_text(f"def f(value):\n    {body}\n")
+    with pytest.raises(DataError, match=r"faulty\.py:f raised") as caught:
+        load_function(f"{path}:f")(3)
+    assert caught.value.where == f"{path}:2"
+    assert body in str(caught.value.fix)
+
+
+def test_a_file_that_exits_on_import(tmp_path: Path):
+    path = tmp_path / "script.py"
+    path.write_text("def f(value):\n    return value\nraise SystemExit(0)\n")
+    with pytest.raises(DataError, match="raised SystemExit") as caught:
+        load_function(f"{path}:f")
+    assert caught.value.where == f"{path}:3"
