@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 import rlhf_cli
-from rlhf_cli.commands import config, data, init, report, selftest, status
+from rlhf_cli.commands import calibrate, config, data, init, report, selftest, status
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
@@ -27,6 +27,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "check": config.check,
     "schema": config.schema,
     "data": data.app,
+    "calibrate": calibrate.calibrate,
     "status": status.status,
     "report": report.report,
     "selftest": selftest.app,

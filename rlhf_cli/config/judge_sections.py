@@ -122,8 +122,10 @@ class Judge(Section):
     """What makes an answer better; empty is the template's own."""
     principles: list[Name] = Field(default=[])
     """Sentences an answer is judged by, beside the rubric."""
+    principles_file: Name | None = None
+    """Principles of a constitution to add, each as its `compare` says: `starter`, or a YAML file of your own."""
     num_principles: Count | None = None
-    """Draw this many of the principles for each pair; null takes all."""
+    """Draw this many of all principles for each pair; null takes all."""
     orders: Literal["both", "random"] = "both"
     """Ask with either answer first and take disagreement for a tie, or ask once in an order drawn by a coin."""
     tie_margin: Smoothing = 0.1
@@ -141,19 +143,11 @@ class Judge(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.num_principles is not None and self.num_principles > len(self.principles):
+        is_known = self.principles_file is None
+        if self.num_principles is not None and is_known and self.num_principles > len(self.principles):
             message = f"more than there are: principles has {len(self.principles)}"
             refuse([Refusal("num_principles", message, "lower it, or write more principles")])
         return self
-
-
-class JudgeLabeler(Judge):
-    """A chat model that judges."""
-
-    kind: Literal["judge"]
-    """Asks a chat model which answer is better."""
-    name: Name | None = None
-    """Name stored with each vote; null is the model's."""
 
 
 class Thresholds(Section):
@@ -166,8 +160,19 @@ class Thresholds(Section):
     max_flip_rate: Fraction = 0.3
     """Largest share of pairs where the verdict changes with the order of the answers."""
     min_over_longest: Fraction = 0.0
-    """How much more often than "the longer answer wins" it must agree with people."""
+    """It must agree with people more often than "the longer answer wins" by more than this."""
     max_below_people: Fraction = 0.05
     """How much less often than people with each other it may agree with people."""
     max_length_excess: Fraction = 0.1
     """How much more often than people it may prefer the longer answer."""
+
+
+class JudgeLabeler(Judge):
+    """A chat model that judges."""
+
+    kind: Literal["judge"]
+    """Asks a chat model which answer is better."""
+    name: Name | None = None
+    """Name stored with each vote; null is the model's."""
+    calibration: Thresholds = Thresholds()
+    """What `rlhf calibrate` demands of it; nothing else depends on this."""

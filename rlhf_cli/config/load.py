@@ -30,7 +30,8 @@ class LoadedConfig(Generic[C]):
 
     `tree` has every default filled in. `origins` tells for each dotted key whether its value is from
     `base.yaml:5`, `--set`, `--run-dir` or is the default. `digest` is the sha256 of all that can change
-    the result: the tree without run_dir, log, checkpoint.keep, retry_errors and how chat models are reached and paid.
+    the result: the tree without run_dir, log, checkpoint.keep, a judge's retry_errors and calibration, and how chat
+    models are reached and paid.
     """
 
     stage: str
@@ -82,13 +83,15 @@ def _validate(stage: str, document: Document) -> Section:
 
 
 def _without_manner(tree: dict[str, Any]) -> dict[str, Any]:
-    """Leave out how chat models are reached and paid, wherever one is configured: a run may go on otherwise."""
+    """Leave out what may change between the sittings of a judge: how its model is reached and paid, and the like."""
     kept: dict[str, Any] = {}
     for key, value in tree.items():
+        if key in ("retry_errors", "calibration"):
+            continue
         if isinstance(value, dict):
             manner = MANNER if key == "chat" else ()
             kept[key] = _without_manner({name: it for name, it in value.items() if name not in manner})
-        elif key != "retry_errors":
+        else:
             kept[key] = value
     return kept
 

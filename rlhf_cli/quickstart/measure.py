@@ -58,7 +58,7 @@ def compare(root: Path) -> Comparison:
         policy = sft if name == "sft" else load_policy_for_sampling(str(root / name))
         for temperature, answers in ((1.0, sampled), (0.0, greedy)):
             sampling = Sampling(temperature, 1.0, num_tokens, policy.vocabulary.stop_ids)
-            episodes = _answer(policy, requests, sampling, seed)
+            episodes = answer_requests(policy, requests, sampling, seed)
             ratios = grader.log_ratios(policy, episodes) if temperature else [None] * len(episodes)
             answers[name] = grader.grade(episodes, ratios)
     results = Results(
@@ -97,7 +97,7 @@ def read_requests(path: Path, vocabulary: Vocabulary, max_new_tokens: int) -> li
     return requests
 
 
-def _answer(
+def answer_requests(
     policy: LoadedModel, requests: Sequence[EncodedPrompt], sampling: Sampling, seed: int
 ) -> list[Episode]:
     vocabulary = policy.vocabulary

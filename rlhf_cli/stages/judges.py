@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from rlhf_cli.config import judge_sections, sections
 from rlhf_cli.errors import ConfigError, MissingInputError
+from rlhf_cli.preference.constitution.principles import load_principles
 from rlhf_cli.preference.judge.budget import Budget, Limits, Prices
 from rlhf_cli.preference.judge.calls import CachedChat, Calls
 from rlhf_cli.preference.judge.chat import Chat
@@ -19,7 +20,23 @@ from rlhf_cli.run.session import Run
 def check_judge(section: judge_sections.Judge) -> None:
     """Raise now what would otherwise fail after hours: no template, no model, no key."""
     load_template(section.template)
+    principles_of(section)
     check_chat(section.chat)
+
+
+def principles_of(section: judge_sections.Judge) -> tuple[str, ...]:
+    """Return the sentences a judge goes by: the configured ones, then those of the file. Raises ConfigError."""
+    if section.principles_file is None:
+        return tuple(section.principles)
+    named = [it.compare for it in load_principles(section.principles_file) if it.compare]
+    principles = (*section.principles, *named)
+    if not named or (section.num_principles or 0) > len(principles):
+        raise ConfigError(
+            f"{len(named)} of its principles have a `compare`",
+            where=section.principles_file,
+            fix="word more of them for a judge, or lower num_principles",
+        )
+    return principles
 
 
 def check_chat(section: judge_sections.Chat) -> None:
@@ -45,7 +62,7 @@ def open_chat(section: judge_sections.Chat, calls: Calls, *, should_stop: Callab
 
 
 def make_judge(section: judge_sections.Judge, chat: Chat, seed: int) -> Judge:
-    """Give a judge that asks `chat` as configured. Raises MissingInputError or ConfigError for its template."""
+    """Give a judge that asks `chat` as configured. Raises as `check_judge` does."""
     settings = JudgeSettings(
         orders=section.orders,
         tie_margin=section.tie_margin,
@@ -54,7 +71,7 @@ def make_judge(section: judge_sections.Judge, chat: Chat, seed: int) -> Judge:
         attempts=section.attempts,
         temperature=section.temperature,
         rubric=section.rubric,
-        principles=tuple(section.principles),
+        principles=principles_of(section),
         num_principles=section.num_principles,
         seed=seed,
     )
@@ -65,7 +82,6 @@ def judge_detail(section: judge_sections.Judge, chat: Chat) -> dict[str, object]
     """Return what else than its name decides a judge's votes: the model, and all that it is told and how."""
     kept = {
         "rubric",
-        "principles",
         "num_principles",
         "orders",
         "tie_margin",
@@ -78,6 +94,7 @@ def judge_detail(section: judge_sections.Judge, chat: Chat) -> dict[str, object]
         "chat": chat.identity,
         "template": section.template,
         "template_sha256": template.digest,
+        "principles": list(principles_of(section)),
         **section.model_dump(mode="json", include=kept | {"temperature"}),
     }
 
