@@ -211,3 +211,40 @@ CREATE TRIGGER IF NOT EXISTS cai_steps_keep_update BEFORE UPDATE ON cai_steps
 BEGIN SELECT RAISE(ABORT, 'steps are append-only'); END;
 CREATE TRIGGER IF NOT EXISTS cai_steps_keep_delete BEFORE DELETE ON cai_steps
 BEGIN SELECT RAISE(ABORT, 'steps are append-only'); END;
+
+-- Answers that people write ---------------------------------------------------------------------------------------
+
+CREATE TABLE IF NOT EXISTS demonstrations (
+    id         INTEGER PRIMARY KEY,
+    key        TEXT NOT NULL UNIQUE,    -- idempotency: one row however often it is sent
+    prompt_id  INTEGER NOT NULL REFERENCES prompts (id),
+    labeler    TEXT NOT NULL REFERENCES labelers (name),
+    outcome    TEXT NOT NULL CHECK (outcome IN ('written', 'skip', 'undone')),
+    text       TEXT NOT NULL,
+    seconds    REAL NOT NULL,
+    supersedes INTEGER UNIQUE REFERENCES demonstrations (id),
+    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))
+);
+
+-- One chain for each person and prompt.
+CREATE UNIQUE INDEX IF NOT EXISTS one_text ON demonstrations (prompt_id, labeler) WHERE supersedes IS NULL;
+
+CREATE TRIGGER IF NOT EXISTS demonstrations_keep_update BEFORE UPDATE ON demonstrations
+BEGIN SELECT RAISE(ABORT, 'demonstrations are append-only'); END;
+CREATE TRIGGER IF NOT EXISTS demonstrations_keep_delete BEFORE DELETE ON demonstrations
+BEGIN SELECT RAISE(ABORT, 'demonstrations are append-only'); END;
+
+-- The last word of each person on each prompt, absent while there is none.
+CREATE VIEW IF NOT EXISTS writings AS
+SELECT d.*
+FROM demonstrations AS d
+WHERE d.outcome <> 'undone'
+  AND NOT EXISTS (SELECT 1 FROM demonstrations AS later WHERE later.supersedes = d.id);
+
+-- Prompts that somebody is writing on; the newest of a person has the largest id.
+CREATE TABLE IF NOT EXISTS writing_leases (
+    id         INTEGER PRIMARY KEY,
+    prompt_id  INTEGER NOT NULL UNIQUE REFERENCES prompts (id),
+    labeler    TEXT NOT NULL REFERENCES labelers (name),
+    expires_at REAL NOT NULL            -- Unix time
+);

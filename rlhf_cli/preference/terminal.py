@@ -138,7 +138,7 @@ def question_view(question: Question, *, wide: bool) -> RenderableType:
     answers = _side_by_side(question) if wide else _stacked(question)
     keys = Styled(_KEYS, style="dim")
     keys.highlight_regex(r"(?<!\S)\S(?=\s)", "bold not dim")
-    return Group(Styled(), Rule(title), *(_turn(turn) for turn in turns), answers, keys)
+    return Group(Styled(), Rule(title), *(turn_view(turn) for turn in turns), answers, keys)
 
 
 def help_view() -> RenderableType:
@@ -149,22 +149,23 @@ def help_view() -> RenderableType:
     return table
 
 
-def _turn(message: Message) -> RenderableType:
+def turn_view(message: Message) -> RenderableType:
+    """Show who says what."""
     role = Styled(inert(message.role), style="bold blue" if message.role == "user" else "bold magenta")
-    return Group(role, Padding(_content(message.content, empty="(empty)"), (0, 0, 1, 2)))
+    return Group(role, Padding(content_view(message.content, empty="(empty)"), (0, 0, 1, 2)))
 
 
 def _side_by_side(question: Question) -> RenderableType:
     table = Table(box=box.ROUNDED, expand=True, header_style="bold")
     for title in _titles(question):
         table.add_column(title, ratio=1, overflow="fold")
-    table.add_row(*(_content(answer) for answer in (question.first, question.second)))
+    table.add_row(*(content_view(answer) for answer in (question.first, question.second)))
     return table
 
 
 def _stacked(question: Question) -> RenderableType:
     answers = zip(_titles(question), (question.first, question.second), strict=True)
-    return Group(*(Panel(_content(text), title=title, title_align="left") for title, text in answers))
+    return Group(*(Panel(content_view(text), title=title, title_align="left") for title, text in answers))
 
 
 def _titles(question: Question) -> list[str]:
@@ -175,7 +176,7 @@ def _titles(question: Question) -> list[str]:
     ]
 
 
-def _content(text: str, empty: str = "(empty answer)") -> Styled:
+def content_view(text: str, empty: str = "(empty answer)") -> Styled:
     """Show `text` as it stands: no markup, no reflow, long lines folded."""
     if not text.strip():
         return Styled(empty, style="dim italic")

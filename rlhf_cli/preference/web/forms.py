@@ -21,9 +21,13 @@ class Form:
         return self.fields.get(name, [])
 
     def text(self, name: str) -> str:
-        """Return the first value with plain line breaks and without white space around it; "" if there is none."""
+        """Return the first value without white space around it; "" if there is none."""
+        return self.verbatim(name).strip()
+
+    def verbatim(self, name: str) -> str:
+        """Return the first value with plain line breaks, white space and all; "" if there is none."""
         values = self.all(name)
-        return values[0].replace("\r\n", "\n").replace("\0", "").strip() if values else ""
+        return values[0].replace("\r\n", "\n").replace("\0", "") if values else ""
 
     def number(self, name: str) -> int:
         """Return a value of digits as a number. Raises HTTPException 422 for any other."""

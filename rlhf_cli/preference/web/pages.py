@@ -64,7 +64,8 @@ class Entrance:
             raise HTTPException(401, "This link was used already, or replaced. Ask for another one.")
         if member.owner and request.method == "GET":
             return self._redeem(token)
-        return self._site.public_page(request, "join.html", name=member.name)
+        welcome = self._site.work.welcome
+        return self._site.public_page(request, "join.html", name=member.name, welcome=welcome)
 
     def join(self, request: Request) -> Response:
         """Exchange the link for a session."""

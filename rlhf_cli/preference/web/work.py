@@ -43,6 +43,8 @@ class Work(Protocol):
 
     template: str
     """The page that shows one task."""
+    welcome: str
+    """What a person who comes in is told about the task."""
 
     def task(self, annotator: str) -> Mapping[str, object] | None:
         """Return what `template` shows, the same until it is answered; None when there is nothing to do."""
@@ -89,6 +91,7 @@ class VoteWork:
     """Comparisons: which of two answers is better. `votes` reads the people's votes in force."""
 
     template = "vote.html"
+    welcome = "You will see two answers to the same prompt, and say which one is better."
 
     def __init__(
         self,
@@ -118,7 +121,7 @@ class VoteWork:
         }
 
     def answer(self, annotator: str, form: Form) -> None:
-        verdict = read_verdict(form, self._tags, waited=self._clock() - form.number("asked_at"))
+        verdict = read_verdict(form, self._tags, seconds=waited_or_spent(form, self._clock()))
         self._desk.vote(annotator, form.number("id"), verdict, key=form.text("key"))
 
     def undo(self, annotator: str, *, key: str) -> None:
@@ -148,22 +151,25 @@ def _answers(question: Question) -> list[tuple[str, Turn, bool]]:
     ]
 
 
-def read_verdict(form: Form, tags: Sequence[str], *, waited: float) -> Verdict:
-    """Read a verdict; `waited` is the time since the page was made, for browsers that run no script.
+def waited_or_spent(form: Form, now: float) -> float:
+    """Return the seconds the page was looked at, or where no script tells, those since it was made."""
+    waited = now - form.number("asked_at")
+    spent = form.number("milliseconds") / 1000 if form.text("milliseconds") else waited
+    return round(min(max(spent, 0.0), _LONGEST_SECONDS), 3)
 
-    Raises HTTPException 422 for a choice or strength that is none.
-    """
+
+def read_verdict(form: Form, tags: Sequence[str], *, seconds: float) -> Verdict:
+    """Read a verdict. Raises HTTPException 422 for a choice or strength that is none."""
     winner = next((choice for choice in get_args(Choice) if choice == form.text("winner")), None)
     if winner is None:
         raise HTTPException(422, "choose A, B, tie, both bad or skip")
     strength = form.number("strength") if form.text("strength") else 0
     if strength not in (0, *STRENGTHS):
         raise HTTPException(422, "strength is 1, 2 or 3")
-    spent = form.number("milliseconds") / 1000 if form.text("milliseconds") else waited
     return Verdict(
         winner,
         reason=form.text("reason")[:MAX_REASON_CHARACTERS],
-        seconds=round(min(max(spent, 0.0), _LONGEST_SECONDS), 3),
+        seconds=seconds,
         strength=strength if winner in ("first", "second") else 0,
         tags=tuple(tag for tag in tags if tag in form.all("tag")),
     )
