@@ -1,4 +1,4 @@
-"""How far raters agree, beyond chance and with error bars: percent, Cohen, Fleiss, Krippendorff, Wilson, bootstrap.
+"""How far raters agree, beyond chance and with error bars: percent, Cohen, Fleiss, Krippendorff, bootstrap.
 
 Ratings are a tensor [U, R] of category numbers 0 .. K-1 for U units and R raters, -1 where a rater said nothing.
 Every coefficient is a function of sums over units, so that resampled data need only resampled sums. Where a
@@ -10,8 +10,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-
-_NORMAL_95 = 1.959963984540054
 
 
 def coincidences(ratings: Tensor, num_categories: int) -> Tensor:
@@ -116,16 +114,6 @@ def _ordinal_distances(totals: Tensor) -> Tensor:
 
 def _beyond_chance(observed: float, by_chance: float) -> float | None:
     return None if math.isclose(by_chance, 1.0, abs_tol=1e-12) else (observed - by_chance) / (1 - by_chance)
-
-
-def wilson_interval(successes: float, total: float) -> tuple[float, float] | None:
-    """Return the 95 % score interval of a share (Wilson 1927); None for none of none."""
-    if total <= 0:
-        return None
-    share, z2 = successes / total, _NORMAL_95**2
-    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
-    half = _NORMAL_95 * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def bootstrap_interval(

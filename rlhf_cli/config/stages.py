@@ -155,20 +155,20 @@ class PpoConfig(TrainingConfig):
 
 
 class CollectConfig(Section):
-    """`rlhf collect`: sample answers and ask which are better, or have them criticised and revised."""
+    """`rlhf collect`: have answers compared, written by people, or criticised and revised."""
 
     run_dir: Name
     """Directory that holds everything this run writes."""
     seed: Seed = 0
     """Decides every random choice."""
-    kind: Literal["preferences", "constitution"] = "preferences"
-    """What is collected: comparisons of two answers, or answers criticised and revised under principles."""
+    kind: Literal["preferences", "demonstrations", "constitution"] = "preferences"
+    """Comparisons of two answers, answers that people write, or answers revised under principles."""
     prompts: list[Source] = Field(min_length=1)
     """Where the prompts come from."""
-    candidates: list[Candidate] = Field(min_length=1, max_length=2)
-    """The models that answer; a single one answers each prompt twice."""
+    candidates: list[Candidate] = Field(default=[], max_length=2)
+    """The models that answer. To compare, a single one answers twice; for demonstrations, one may give drafts."""
     labeler: Labeler = TerminalLabeler(kind="terminal")
-    """Who judges."""
+    """Who judges, or writes."""
     constitution: Constitution | None = None
     """Who criticises and revises, and by which principles; for `kind: constitution`."""
     overlap: Overlap = Overlap()
@@ -176,9 +176,9 @@ class CollectConfig(Section):
     generation: Generation = Generation()
     """How answers are sampled."""
     limit: Count | None = None
-    """Stop after this many pairs."""
+    """Stop after this many prompts."""
     max_prompt_length: Count = 1024
-    """Longest prompt, in tokens; longer ones are left out and counted."""
+    """Longest prompt, in tokens of the candidates; longer ones are left out and counted."""
     template: Literal["auto", "chat", "plain"] = "auto"
     """Whether prompts go through the chat template; `auto` does so for conversations."""
     on_bad_row: Literal["error", "skip"] = "error"
@@ -230,23 +230,43 @@ def _dropout_refusals(model: Model) -> list[Refusal]:
     return [Refusal("model.lora.dropout", message, "remove it")]
 
 
-# Keys that only one kind of collection has a use for.
-_KEYS_OF_KINDS = {"preferences": ("labeler", "overlap", "export"), "constitution": ("constitution",)}
+# Keys that not every kind of collection has a use for.
+_KINDS_OF_KEYS = {
+    "labeler": ("preferences", "demonstrations"),
+    "overlap": ("preferences",),
+    "export": ("preferences",),
+    "constitution": ("constitution",),
+}
 
 
 def _kind_refusals(config: CollectConfig) -> list[Refusal]:
     """Refuse what another kind of collection is told, and candidates that cannot give what this kind needs."""
     refusals = []
-    for kind, keys in _KEYS_OF_KINDS.items():
-        for key in keys if kind != config.kind else ():
-            if dict(config)[key] != CollectConfig.model_fields[key].default:
-                message = f"has no effect with kind: {config.kind}"
-                refusals.append(Refusal(key, message, f"remove it, or set `kind: {kind}`"))
+    for key, kinds in _KINDS_OF_KEYS.items():
+        if config.kind not in kinds and dict(config)[key] != CollectConfig.model_fields[key].default:
+            message = f"has no effect with kind: {config.kind}"
+            refusals.append(Refusal(key, message, f"remove it, or set `kind: {kinds[0]}`"))
+    if config.kind == "demonstrations":
+        return refusals + _demonstration_refusals(config)
+    if not config.candidates:
+        message = f"required with kind: {config.kind}"
+        return [*refusals, Refusal("candidates", message, "name a model that answers the prompts")]
     if config.kind == "constitution":
         return refusals + _constitution_refusals(config)
     if isinstance(config.labeler, RewardLabeler):
         return refusals + _ranking_refusals(config.candidates, config.labeler)
     return refusals + _pair_refusals(config.candidates)
+
+
+def _demonstration_refusals(config: CollectConfig) -> list[Refusal]:
+    refusals = []
+    if config.labeler.kind not in ("terminal", "web"):
+        message = f"{config.labeler.kind} cannot write answers"
+        refusals.append(Refusal("labeler.kind", message, "set it to terminal or web"))
+    if len(config.candidates) > 1:
+        message = "one model gives drafts, and this is a second one"
+        refusals.append(Refusal("candidates.1", message, "remove it"))
+    return refusals
 
 
 def _constitution_refusals(config: CollectConfig) -> list[Refusal]:

@@ -172,6 +172,10 @@ class Store:
         with refusing(self.path):
             yield from map(_pair, self._db.execute(f"{_PAIRS} ORDER BY pairs.id"))
 
+    def prompts_of_pairs(self) -> dict[int, int]:
+        """Map the id of each pair to that of its prompt."""
+        return {row["id"]: row["prompt_id"] for row in self.rows("SELECT id, prompt_id FROM pairs")}
+
     def add_labeler(self, name: str, kind: LabelerKind, detail: Mapping[str, object]) -> None:
         """Note who judges under `name`, and what else decides the votes: a model, the hash of its prompt.
 

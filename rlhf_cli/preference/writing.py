@@ -114,9 +114,7 @@ class WritingDesk:
             row = db.execute(newest, (annotator,)).fetchone()
             if row is None:
                 return None
-            _append(
-                db, Writing(row["prompt_id"], annotator, "skip"), "undone", key=key, supersedes=row["id"]
-            )
+            _append(db, Writing(row["prompt_id"], annotator, "skip"), "undone", key=key, supersedes=row["id"])
             self._lease(db, row["prompt_id"], annotator)
             return self._assignment(db, row["prompt_id"], annotator)
 
@@ -138,8 +136,7 @@ class WritingDesk:
                    WHERE labeler = ? ORDER BY w.id DESC LIMIT ?"""
         with self._lock:
             return [
-                PastWriting(_words(row), _writing(row))
-                for row in self._store.rows(query, (annotator, limit))
+                PastWriting(_words(row), _writing(row)) for row in self._store.rows(query, (annotator, limit))
             ]
 
     def writings(self) -> list[Writing]:
@@ -172,7 +169,9 @@ _NEXT = """SELECT prompts.id FROM prompts LEFT JOIN writing_leases AS l ON l.pro
            ORDER BY coalesce(l.labeler = :labeler, 0) DESC,
                     CASE WHEN l.labeler = :labeler THEN -l.id END, prompts.id LIMIT 1"""
 _SENT = "SELECT prompt_id, labeler, outcome FROM demonstrations WHERE key = ?"
-_LAST = """SELECT id, outcome FROM demonstrations WHERE prompt_id = ? AND labeler = ? ORDER BY id DESC LIMIT 1"""
+_LAST = (
+    """SELECT id, outcome FROM demonstrations WHERE prompt_id = ? AND labeler = ? ORDER BY id DESC LIMIT 1"""
+)
 _COUNTS = "SELECT (SELECT COUNT(DISTINCT prompt_id) FROM writings), (SELECT COUNT(*) FROM prompts)"
 _DRAFT = """SELECT coalesce(
             (SELECT text FROM demonstrations WHERE prompt_id = :prompt AND labeler = :labeler

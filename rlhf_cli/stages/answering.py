@@ -32,9 +32,9 @@ Slot = tuple[int, int]
 
 
 def answer_slots(config: CollectConfig) -> tuple[Slot, ...]:
-    """Say whose answers a prompt gets: to compare, one of each candidate or two of the only one; to revise, one."""
-    if config.kind == "constitution":
-        return ((0, 0),)
+    """Say whose answers a prompt gets: to compare, one of each candidate or two of the only one; else one of each."""
+    if config.kind != "preferences":
+        return tuple((index, 0) for index in range(len(config.candidates)))
     if isinstance(config.labeler, sections.RewardLabeler):
         samples = range(config.labeler.samples)
         return tuple((candidate, sample) for candidate in range(len(config.candidates)) for sample in samples)

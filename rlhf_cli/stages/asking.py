@@ -4,7 +4,7 @@ import getpass
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from rlhf_cli.config import collect_sections as sections
 from rlhf_cli.config import judge_sections
@@ -17,6 +17,9 @@ from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.voting import ask_machine, ask_person
 from rlhf_cli.run.plugins import load_function
 from rlhf_cli.run.session import Run
+
+if TYPE_CHECKING:
+    from rlhf_cli.preference.web.settings import WebSettings
 
 Ask = Callable[[Store], None]
 """Asks about every pair of a store; raises Preempted when the labeler or a signal ends it before."""
@@ -41,7 +44,7 @@ def _open_terminal(section: sections.TerminalLabeler, config: CollectConfig, run
     from rlhf_cli.preference.terminal import open_terminal  # there are systems without terminals of this kind
 
     person = open_terminal(
-        section.annotator or _login_name(), tags=section.tags, stopped=lambda: run.stop.requested
+        section.annotator or login_name(), tags=section.tags, stopped=lambda: run.stop.requested
     )
 
     def ask(store: Store) -> None:
@@ -58,17 +61,9 @@ def _open_terminal(section: sections.TerminalLabeler, config: CollectConfig, run
 
 def _open_page(section: sections.WebLabeler, config: CollectConfig, run: Run) -> Ask:
     from rlhf_cli.preference.web.serve import serve
-    from rlhf_cli.preference.web.settings import WebSettings
     from rlhf_cli.preference.web.work import VoteWork
 
-    settings = WebSettings(
-        owner=section.annotator or _login_name(),
-        host=section.host,
-        port=section.port,
-        annotators=tuple(section.annotators),
-        guidelines=section.guidelines,
-        public_url=section.public_url,
-    )
+    settings = web_settings(section)
 
     def ask(store: Store) -> None:
         with open_desk(config, store) as desk:
@@ -79,6 +74,20 @@ def _open_page(section: sections.WebLabeler, config: CollectConfig, run: Run) ->
         raise_if_unfinished(progress.done, progress.total)
 
     return ask
+
+
+def web_settings(section: sections.WebLabeler) -> "WebSettings":
+    """Give what the page is told by the configuration."""
+    from rlhf_cli.preference.web.settings import WebSettings
+
+    return WebSettings(
+        owner=section.annotator or login_name(),
+        host=section.host,
+        port=section.port,
+        annotators=tuple(section.annotators),
+        guidelines=section.guidelines,
+        public_url=section.public_url,
+    )
 
 
 def _open_rule(section: sections.RuleLabeler, config: CollectConfig, run: Run) -> Ask:
@@ -132,21 +141,22 @@ def open_desk(config: CollectConfig, store: Store) -> Desk:
     return Desk(store, votes_per_pair=overlap.votes, overlap_fraction=overlap.fraction, seed=config.seed)
 
 
-def raise_if_unfinished(saved: int, total: int, *, is_mine: bool = True) -> None:
-    """Raise Preempted while votes are missing; unless `is_mine`, other people are to give them."""
+def raise_if_unfinished(saved: int, total: int, *, is_mine: bool = True, what: str = "vote") -> None:
+    """Raise Preempted while votes, or what else, are missing; unless `is_mine`, other people are to give them."""
     if saved < total:
         fix = f"run the same command again: it continues at {saved + 1}"
         if not is_mine:
             fix = (
                 "have somebody else run the same command; with labeler.annotator null, LOGNAME says who it is"
             )
-        words = "vote" if saved == 1 else "votes"
+        words = what if saved == 1 else f"{what}s"
         raise Preempted(
             f"{saved} {words} saved, {total - saved} to go{'' if is_mine else ', by others'}", fix=fix
         )
 
 
-def _login_name() -> str:
+def login_name() -> str:
+    """Return the name of whoever runs this."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # containers run under numbers that have no name

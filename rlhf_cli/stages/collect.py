@@ -1,27 +1,36 @@
 """`rlhf collect`: two answers to each prompt, a labeler's verdict on each pair, and the preferences that follow.
 
-Everything lives in `collect.db` of the run: answers are stored batch by batch, votes one by one, so the same
-command goes on after any interruption. The result is `preferences.jsonl`, which train-rm and dpo read.
+The other kinds, demonstrations and constitution, have files of their own. Everything lives in `collect.db` of the
+run: answers are stored batch by batch, votes one by one, so the same command goes on after any interruption. The
+result is `preferences.jsonl`, which train-rm and dpo read.
 """
 
+import json
 from collections.abc import Mapping
 
 from rlhf_cli.config.collect_sections import RewardLabeler
 from rlhf_cli.config.stages import CollectConfig
+from rlhf_cli.preference.agreement import agreement_of, in_sentences
 from rlhf_cli.preference.consensus import outcomes
 from rlhf_cli.preference.export import ExportPolicy, export_preferences
 from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.summary import summarise
+from rlhf_cli.run.directory import write_atomic
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.asking import open_labeler
 from rlhf_cli.stages.constitution import collect_revisions
+from rlhf_cli.stages.demonstrations import collect_demonstrations, plan_demonstrations
 
 
 def run(config: CollectConfig, run: Run) -> StageResult:
     """Collect what `kind` says."""
-    if config.kind == "constitution":
-        return collect_revisions(config, run)
-    return _collect_preferences(config, run)
+    match config.kind:
+        case "preferences":
+            return _collect_preferences(config, run)
+        case "demonstrations":
+            return collect_demonstrations(config, run)
+        case "constitution":
+            return collect_revisions(config, run)
 
 
 def _collect_preferences(config: CollectConfig, run: Run) -> StageResult:
@@ -38,15 +47,32 @@ def _collect_preferences(config: CollectConfig, run: Run) -> StageResult:
             **config.export.model_dump(exclude={"formats"}), seed=config.seed, round=config.round
         )
         export = export_preferences(store, decided, run.dir.root, policy, config.export.formats)
-        metrics = summarise(store, decided)
+        metrics = summarise(store, decided) | _report_agreement(store, config.seed, run)
     run.say(f"{export.num_rows} preferences from {in_words(metrics)}")
     for line in export.notes:
         run.say(line)
     return StageResult(export.path, int(metrics["num_votes"]), metrics)
 
 
+def _report_agreement(store: Store, seed: int, run: Run) -> dict[str, float]:
+    """Say how far people agree, if people judged, and keep all of it in `export/agreement.json`."""
+    people = {name for name, (kind, _) in store.labelers().items() if kind == "human"}
+    votes = [vote for vote in store.votes() if vote.labeler in people]
+    if not votes:
+        return {}
+    prompts = store.prompts_of_pairs()
+    agreement = agreement_of(votes, seed=seed, prompt_of=prompts.__getitem__)
+    text = json.dumps(agreement.as_json(), indent=2, ensure_ascii=False)
+    write_atomic(run.dir.root / "export" / "agreement.json", f"{text}\n")
+    for sentence in in_sentences(agreement):
+        run.say(sentence)
+    return agreement.metrics()
+
+
 def plan(config: CollectConfig) -> str:
     """Say what a run would do: prompts, answers, who judges."""
+    if config.kind == "demonstrations" and not config.candidates:
+        return plan_demonstrations(config)
     from rlhf_cli.stages.answering import answer_slots, choose_prompts
 
     prompts = choose_prompts(config)
@@ -58,6 +84,8 @@ def plan(config: CollectConfig) -> str:
     then = (
         f"pairs: {'as the scores make them' if is_ranked else num_prompts}, judged by {config.labeler.kind}"
     )
+    if config.kind == "demonstrations":
+        then = f"drafts: {num_prompts}, rewritten by people ({config.labeler.kind})"
     if config.constitution:
         rounds = config.constitution.rounds
         then = f"critiques: {rounds * num_prompts}, and as many revisions, in {rounds} rounds"

@@ -44,7 +44,7 @@ def _num_letters(text: str) -> int:
 def _fence(_: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
     """Render a code block with the word behind its backticks, usually the language, above it."""
     token = tokens[index]
-    label = Markup("<em>{}</em>\n").format(token.info.strip()) if token.info.strip() else ""
+    label = Markup("<em>{}</em>").format(token.info.strip()) if token.info.strip() else ""
     return Markup("<pre>{}<code>{}</code></pre>\n").format(label, token.content)
 
 

@@ -8,6 +8,7 @@ from typing import Protocol, get_args
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
+from rlhf_cli.preference.agreement import agreement_of
 from rlhf_cli.preference.ballots import Vote
 from rlhf_cli.preference.desk import PastVote, Progress
 from rlhf_cli.preference.labeler import Choice, Question, Verdict
@@ -134,7 +135,7 @@ class VoteWork:
         return [_done(past) for past in self._desk.history(annotator, 50)]
 
     def overview(self) -> Overview:
-        return overview_of(self._votes())
+        return overview_of(agreement_of(self._votes()))
 
 
 def turns(prompt: Text) -> list[Turn]:

@@ -15,6 +15,8 @@ from rlhf_cli.preference.writing import Writing, WritingDesk
 
 MAX_TEXT_CHARACTERS = 20_000  # of four bytes each, and each written %XX in a form, they fit into one body
 
+_WHY_CHARACTERS = 300
+
 
 class WriteWork:
     """Demonstrations: prompts from a desk, answered in a text field."""
@@ -62,7 +64,7 @@ class WriteWork:
             Done(
                 plain(past.words),
                 "skipped" if past.writing.outcome == "skip" else "written",
-                plain(past.writing.text),
+                plain(_clipped(past.writing.text)),
             )
             for past in self._desk.history(annotator, 50)
         ]
@@ -74,6 +76,10 @@ class WriteWork:
             by_person.setdefault(writing.labeler, []).append(writing)
         rows = {name: _row(mine) for name, mine in sorted(by_person.items())}
         return Overview(("Written", "Skipped", "Median length", "Median time"), rows)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _WHY_CHARACTERS else f"{text[:_WHY_CHARACTERS]} …"
 
 
 def _row(writings: list[Writing]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def test_two_people_at_once_keep_their_own_places(server: Server, visit):
     assert server.said_by("robin") == {1: "first", 2: "tie"}
     assert server.said_by("ana") == {1: "second", 2: "second"}
     robin.page.goto(f"http://127.0.0.1:{server.port}/owner")
-    assert robin.page.get_by_text("ana and robin agree on 0 of 2 pairs (0%).").is_visible()
+    assert robin.page.get_by_text("ana and robin agree on 0 of 2 pairs (0%)").is_visible()
 
 
 def test_without_scripts_everything_works(server: Server, visit):

@@ -140,9 +140,9 @@ def test_the_owner_sees_progress_and_agreement(owner: TestClient, ana: TestClien
         send(owner, "/answer", winner=mine, milliseconds="2000")
         send(ana, "/answer", winner=theirs, milliseconds="3000")
     said = text_of(owner.get("/owner").text)
-    assert "ana and robin agree on 1 of 2 pairs (50%)." in said
-    assert "robin owner 3 100% of 1 1 0 1 2 s" in said
-    assert "ana joined 3 67% of 3 0 0 0 3 s" in said
+    assert "ana and robin agree on 1 of 2 pairs (50%), Cohen" in said
+    assert "robin owner 3 100% of 1 1 0 1 50% 2 s" in said
+    assert "ana joined 3 67% of 3 0 0 0 50% 3 s" in said
 
 
 def test_the_owner_hands_out_links_and_takes_them_back(page: Page, owner: TestClient):

@@ -52,7 +52,7 @@ def forms_in(html: str) -> dict[str, dict[str, str]]:
     return parser.forms
 
 
-def send(client: TestClient, action: str, *, at: str = "/", headers: dict | None = None, **fields: object):
+def send(client: TestClient, action: str, /, *, at: str = "/", headers: dict | None = None, **fields: object):
     """Load the page `at`, fill in `fields` of the form that posts to `action`, and send it."""
     form = forms_in(client.get(at).text)[action] | fields
     return client.post(action, data=form, headers=headers)

@@ -90,7 +90,7 @@ async function load(url) {
     document.body.replaceWith(page.body);
     if (location.pathname !== url) history.pushState(null, "", url);
     scrollTo(0, 0);
-    document.querySelector("main").focus({ preventScroll: true });
+    (document.querySelector("[autofocus]") ?? document.querySelector("main")).focus({ preventScroll: true });
     begin();
   } catch {
     say("The server does not answer. Load the page again once it does.", true);
