@@ -63,7 +63,9 @@ class Reading:
 
 
 def _not_there(path: str, first_line: str, causes: list[BaseException]) -> RlhfError:
-    fix = "run the stage that makes it first, or give a directory, or a hub id (owner/name) in reach from here"
+    fix = (
+        "run the stage that makes it first, or give a directory, or a hub id (owner/name) in reach from here"
+    )
     if any(isinstance(cause, LocalEntryNotFoundError | ConnectionError) for cause in causes):
         return UnavailableError(f"{path} is not here, and the Hub does not answer", where=path, fix=fix)
     return MissingInputError(f"no model {path}: {first_line}", where="model path", fix=fix)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from rlhf_cli.config import sections
-from rlhf_cli.config.stages import CollectConfig
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.data.decode import completion_text
 from rlhf_cli.data.encode import EncodedPrompt, EncodedText, Encoder
 from rlhf_cli.data.fields import as_dialog

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from rlhf_cli.config import collect_sections as sections
 from rlhf_cli.config import judge_sections
-from rlhf_cli.config.stages import CollectConfig
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.errors import Preempted
 from rlhf_cli.preference.desk import Desk
 from rlhf_cli.preference.ranking import votes_by_score

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.config.judge_sections import JudgeLabeler
 from rlhf_cli.config.sections import Source
-from rlhf_cli.config.stages import CollectConfig
 from rlhf_cli.data.readers import read_comparisons
 from rlhf_cli.errors import ConfigError, DataError, Preempted
 from rlhf_cli.preference.ballots import Winner

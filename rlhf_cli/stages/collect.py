@@ -8,8 +8,8 @@ result is `preferences.jsonl`, which train-rm and dpo read.
 import json
 from collections.abc import Mapping
 
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.config.collect_sections import RewardLabeler
-from rlhf_cli.config.stages import CollectConfig
 from rlhf_cli.preference.agreement import agreement_of, in_sentences
 from rlhf_cli.preference.consensus import outcomes
 from rlhf_cli.preference.export import ExportPolicy, export_preferences

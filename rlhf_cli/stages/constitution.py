@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.config.constitution_sections import Constitution
-from rlhf_cli.config.stages import CollectConfig
 from rlhf_cli.errors import DataError, Preempted, RunConflictError
 from rlhf_cli.preference.constitution.principles import Principle, load_asking, load_principles
 from rlhf_cli.preference.constitution.revising import Reviser

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from rlhf_cli.config import collect_sections as sections
-from rlhf_cli.config.stages import CollectConfig
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.data.fields import as_dialog
 from rlhf_cli.data.readers import read_prompts
 from rlhf_cli.errors import DataError

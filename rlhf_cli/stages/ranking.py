@@ -3,8 +3,8 @@
 import statistics
 from collections.abc import Iterator, Sequence
 
+from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.config.collect_sections import RewardLabeler
-from rlhf_cli.config.stages import CollectConfig
 from rlhf_cli.data.encode import EncodedText, Encoder
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.errors import DataError, Preempted
