@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
 from rlhf_cli.config.sections import Data, Source
 from rlhf_cli.data.encode import EncodedPair, EncodedPrompt, EncodedText, Encoder
-from rlhf_cli.data.files import Reading
+from rlhf_cli.data.files import Reading, Rejected
 from rlhf_cli.data.readers import read_comparisons, read_demonstrations, read_prompts
 from rlhf_cli.data.report import data_report, report_text, samples_text
-from rlhf_cli.data.split import HasPrompt, split_by_prompt
+from rlhf_cli.data.split import HasPrompt, prompt_key, split_by_prompt
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
 from rlhf_cli.run.directory import write_atomic
@@ -20,6 +20,8 @@ from rlhf_cli.run.session import Run
 
 R = TypeVar("R", bound=HasPrompt)
 E = TypeVar("E")
+
+_OVERLAP = "warning: evaluation rows whose prompt is trained on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +51,13 @@ def _counted(reading: Reading[R], reason: str, count: int) -> Reading[R]:
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[E]):
-    """Encoded rows, and the report about them as JSON objects, text and rendered samples."""
+    """Encoded rows, the report about them as JSON objects, text and rendered samples, and every row left out."""
 
     train: list[E]
     eval: list[E]
     reports: list[dict[str, object]]
     samples: str
+    rejected: Sequence[Rejected] = ()
 
     @property
     def text(self) -> str:
@@ -66,6 +69,9 @@ class Prepared(Generic[E]):
         run.dir.data_report.parent.mkdir(exist_ok=True)
         write_atomic(run.dir.data_report, json.dumps(self.reports, indent=1, ensure_ascii=False))
         write_atomic(run.dir.samples, self.samples)
+        if self.rejected:
+            lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self.rejected]
+            write_atomic(run.dir.rejects, "".join(lines))
         run.say(self.text)
         run.say("first row, trained tokens between ⟦ ⟧:\n" + self.samples.split("\n\n---")[0].strip())
 
@@ -102,6 +108,9 @@ def _records(section: Data, seed: int, read: Callable[[list[Source]], Reading[R]
     reading = read(list(section.train))
     if section.eval is not None:
         held_out = read(list(section.eval))
+        known = {prompt_key(record) for record in reading.records}
+        num_known = sum(prompt_key(record) in known for record in held_out.records)
+        held_out = _counted(held_out, _OVERLAP, num_known)
         return Records(reading.records, held_out.records, reading, held_out)
     train, held_out_rows = split_by_prompt(reading.records, section.eval_fraction, seed)
     return Records(train, held_out_rows, reading, None)
@@ -166,7 +175,8 @@ def _prepared(
         reports.append(
             data_report("eval", records.eval_reading or split, held_out[0], num_kept=len(held_out[1]))
         )
-    return Prepared(train[1], held_out[1], reports, samples)
+    rejected = [*reading.rejected, *(records.eval_reading.rejected if records.eval_reading else [])]
+    return Prepared(train[1], held_out[1], reports, samples, rejected)
 
 
 def _require_stops(encoder: Encoder, rows: Sequence[object]) -> None:

@@ -15,6 +15,7 @@ from rlhf_cli.errors import ConfigError, DataError, MissingInputError, RlhfError
 from rlhf_cli.run.failures import known_failure
 
 _SHOWN = 3
+_MOST_CHARACTERS = 300
 
 
 class Reading:
@@ -38,8 +39,8 @@ class Reading:
             raise self._explain(error) from error
 
     def _explain(self, error: Exception) -> RlhfError:
-        first_line = str(error).strip().partition("\n")[0]
-        message = f"the {self._what} of {self._path} cannot be read: {type(error).__name__}: {first_line}"
+        words = " ".join(str(error).split())[:_MOST_CHARACTERS]
+        message = f"the {self._what} of {self._path} cannot be read: {type(error).__name__}: {words}"
         causes = list(_causes(error))
         if "custom code" in str(error) and "trust_remote_code" in str(error):
             return ConfigError(
@@ -48,27 +49,25 @@ class Reading:
                 fix="read its code, then set it to true and model.revision to the commit you have read",
             )
         if isinstance(error, ImportError):
-            return UnavailableError(
-                first_line, where="model", fix="install it, or set `model.attention: auto`"
-            )
+            return UnavailableError(words, where="model", fix="install it, or set `model.attention: auto`")
         if any(isinstance(cause, GatedRepoError) for cause in causes):
             fix = "ask for access on its page, then set HF_TOKEN or run `hf auth login`"
             return MissingInputError(f"{self._path} is gated", where=self._path, fix=fix)
         if isinstance(error, OSError) and not Path(self._path).exists():
-            return _not_there(self._path, first_line, causes)
+            return _not_there(self._path, words, causes)
         fix = "get the model again, or give another one"
-        if isinstance(error, FileNotFoundError) or "no file named" in first_line:
+        if isinstance(error, FileNotFoundError) or "no file named" in words:
             return MissingInputError(message, where=self._path, fix=fix)
         return DataError(message, where=self._path, fix=fix)
 
 
-def _not_there(path: str, first_line: str, causes: list[BaseException]) -> RlhfError:
+def _not_there(path: str, words: str, causes: list[BaseException]) -> RlhfError:
     fix = (
         "run the stage that makes it first, or give a directory, or a hub id (owner/name) in reach from here"
     )
     if any(isinstance(cause, LocalEntryNotFoundError | ConnectionError) for cause in causes):
         return UnavailableError(f"{path} is not here, and the Hub does not answer", where=path, fix=fix)
-    return MissingInputError(f"no model {path}: {first_line}", where="model path", fix=fix)
+    return MissingInputError(f"no model {path}: {words}", where="model path", fix=fix)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

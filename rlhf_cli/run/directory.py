@@ -64,6 +64,11 @@ class RunDir:
         return self.root / "answers.jsonl"
 
     @property
+    def rejects(self) -> Path:
+        """Every row of the data that gave no record, and why."""
+        return self.root / "data" / "rejects.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -86,7 +86,7 @@ def choose_prompts(config: CollectConfig) -> Prepared[EncodedPrompt]:
             where="prompts",
             fix="raise max_prompt_length, or lower generation.max_new_tokens: what a model reads holds both",
         )
-    return Prepared(encoded[: config.limit], [], reports, samples)
+    return Prepared(encoded[: config.limit], [], reports, samples, reading.rejected)
 
 
 def _as_sampled(record: Prompt, template: str) -> Prompt:
