@@ -14,7 +14,16 @@ import typer
 from typer.core import TyperGroup
 
 import rlhf_cli
-from rlhf_cli.commands import calibrate, config, data, init, report, selftest, status
+from rlhf_cli.commands import (
+    calibrate,
+    config,
+    data,
+    generate,
+    init,
+    report,
+    selftest,
+    status,
+)
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
@@ -29,6 +38,9 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "data": data.app,
     "calibrate": calibrate.calibrate,
     "status": status.status,
+    "generate": generate.generate,
+    "compare": generate.compare,
+    "chat": generate.chat,
     "report": report.report,
     "selftest": selftest.app,
 }
