@@ -28,8 +28,10 @@ from rlhf_cli.config.collect_sections import (
 from rlhf_cli.config.constitution_sections import Constitution
 from rlhf_cli.config.loop_sections import Checkpoint, Eval, Log, Loop, Optim, PpoOptim, Train
 from rlhf_cli.config.stage_sections import (
+    AnswerReward,
     Critic,
     DpoLoss,
+    EnsembleReward,
     FunctionReward,
     Kl,
     LengthReward,
@@ -40,15 +42,18 @@ from rlhf_cli.config.stage_sections import (
     RmLoss,
     Rollout,
     SftLoss,
+    reward_model_paths,
 )
 
 __all__ = [
+    "AnswerReward",
     "Candidate",
     "Checkpoint",
     "Constitution",
     "Critic",
     "Data",
     "DpoLoss",
+    "EnsembleReward",
     "Eval",
     "Export",
     "FromScratch",
@@ -79,6 +84,7 @@ __all__ = [
     "TerminalLabeler",
     "Train",
     "WebLabeler",
+    "reward_model_paths",
 ]
 
 SourceFormat = Literal[

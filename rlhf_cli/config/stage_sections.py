@@ -1,6 +1,7 @@
 """The sections that belong to one training stage: losses, PPO with its rewards and rollouts."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -59,17 +60,24 @@ class DpoLoss(Section):
         "apo_down",
         "discopop",
         "sigmoid_norm",
+        "simpo",
+        "orpo",
     ] = "sigmoid"
-    """Which loss of the DPO family."""
+    """Which loss of the DPO family; `simpo` and `orpo` use no reference."""
     beta: Positive = 0.1
-    """How strongly the policy is held to the reference; larger stays closer."""
+    """How strongly the policy is held to the reference; the factor of the difference in `simpo` and `orpo`."""
     label_smoothing: Smoothing = 0.0
     """Assumed share of wrong preferences; with `sigmoid` this is cDPO."""
+    target_margin: NonNegative = 0.0
+    """By how much `simpo` wants chosen answers ahead, in its units of beta times nats per token."""
     sft_weight: NonNegative = 0.0
     """Adds this times the negative log-likelihood per token of each chosen answer."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.target_margin > 0 and self.type != "simpo":
+            message = f"has no effect with loss.type = {self.type}"
+            refuse([Refusal("target_margin", message, "remove it, or use `type: simpo`")])
         if self.label_smoothing > 0 and self.type not in SMOOTHED_DPO_LOSSES:
             message = f"has no effect with loss.type = {self.type}"
             possible = ", ".join(SMOOTHED_DPO_LOSSES)
@@ -157,10 +165,7 @@ class RegexReward(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        try:
-            re.compile(self.pattern)
-        except (re.error, OverflowError, RecursionError) as error:
-            refuse([Refusal("pattern", f"not a regular expression: {error}", "test it with Python's `re`")])
+        refuse(_pattern_refusals(self.pattern))
         return self
 
 
@@ -170,14 +175,65 @@ class FunctionReward(Section):
     kind: Literal["function"]
     """Scores with a Python function."""
     function: FunctionName
-    """`package.module:function` or `file.py:function`; it takes the episodes and returns one score each."""
+    """`package.module:function` or `file.py:function`, called with (prompt, completion, extra) of each answer."""
     weight: float = 1.0
     """What the score is multiplied by before the rewards are added."""
 
 
+class EnsembleReward(Section):
+    """The score that several reward models can be sure of: their mean less their disagreement."""
+
+    kind: Literal["ensemble"]
+    """Scores with several reward models."""
+    paths: list[Name] = Field(min_length=2)
+    """Reward-model directories or finished `train-rm` runs, best trained with different seeds."""
+    std_weight: NonNegative = 1.0
+    """How many standard deviations of the models' scores are taken off their mean."""
+    weight: float = 1.0
+    """What the score is multiplied by before the rewards are added."""
+
+
+class AnswerReward(Section):
+    """Whether the answer ends in what is known to be right."""
+
+    kind: Literal["answer"]
+    """Scores 1 where the result is the one in the prompt's row, else 0."""
+    column: Name = "answer"
+    """The column of the prompt's row that holds the right result, or a text that ends in it."""
+    pattern: Name = r"-?\d[\d,]*(?:\.\d+)?|-?\.\d+"
+    """What a result looks like; the last match counts, or its first group. Numbers are equal by value."""
+    weight: float = 1.0
+    """What the score is multiplied by before the rewards are added."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        refuse(_pattern_refusals(self.pattern))
+        return self
+
+
 RewardSource = Annotated[
-    ModelReward | LengthReward | RegexReward | FunctionReward, Field(discriminator="kind")
+    ModelReward | EnsembleReward | LengthReward | RegexReward | AnswerReward | FunctionReward,
+    Field(discriminator="kind"),
 ]
+
+
+def reward_model_paths(sources: Sequence[RewardSource]) -> list[str]:
+    """List the reward models that sources score with, each once."""
+    paths: list[str] = []
+    for source in sources:
+        if isinstance(source, ModelReward):
+            paths.append(source.path)
+        elif isinstance(source, EnsembleReward):
+            paths += source.paths
+    return list(dict.fromkeys(paths))
+
+
+def _pattern_refusals(pattern: str) -> list[Refusal]:
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        return [Refusal("pattern", f"not a regular expression: {error}", "test it with Python's `re`")]
+    return []
 
 
 class Critic(Section):

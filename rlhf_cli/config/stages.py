@@ -16,7 +16,6 @@ from rlhf_cli.config.sections import (
     Log,
     Loop,
     Model,
-    ModelReward,
     Optim,
     Ppo,
     PpoOptim,
@@ -25,6 +24,7 @@ from rlhf_cli.config.sections import (
     Rollout,
     SftLoss,
     Train,
+    reward_model_paths,
 )
 
 
@@ -90,7 +90,11 @@ class DpoConfig(RowTrainingConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        refuse(_start_refusals(self.model) + _dropout_refusals(self.model))
+        refusals = _start_refusals(self.model) + _dropout_refusals(self.model)
+        if self.reference is not None and self.loss.type in ("simpo", "orpo"):
+            message = f"has no effect with loss.type = {self.loss.type}, which uses no reference"
+            refusals.append(Refusal("reference", message, "remove it"))
+        refuse(refusals)
         return self
 
 
@@ -118,7 +122,7 @@ class PpoConfig(TrainingConfig):
         needs_reward_model = (
             self.ppo.advantage == "gae" and self.critic.share == "none" and self.critic.init == "reward"
         )
-        if needs_reward_model and not any(isinstance(r, ModelReward) for r in self.reward):
+        if needs_reward_model and not reward_model_paths(self.reward):
             message = "`reward` needs a source with `kind: model` in reward"
             refusals.append(
                 Refusal("critic.init", message, "set `critic.init: policy`, or add a reward model")

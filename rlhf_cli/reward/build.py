@@ -2,12 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-from rlhf_cli.config.sections import FunctionReward, LengthReward, ModelReward, RegexReward, RewardSource
+from rlhf_cli.config.sections import (
+    AnswerReward,
+    EnsembleReward,
+    FunctionReward,
+    LengthReward,
+    ModelReward,
+    RegexReward,
+    RewardSource,
+)
 from rlhf_cli.errors import DataError
 from rlhf_cli.models.device import Autocast
 from rlhf_cli.models.heads import ScoreScale
 from rlhf_cli.models.load import LoadedModel, Vocabulary
 from rlhf_cli.models.tokenizer import tokenizers_agree
+from rlhf_cli.reward.answer import AnswerScorer
+from rlhf_cli.reward.ensemble import EnsembleScorer
 from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer
 from rlhf_cli.reward.scorer import Scorer
 from rlhf_cli.reward.trained import TrainedScorer
@@ -26,20 +36,27 @@ def build_scorers(
     Raises DataError when a reward model reads other token ids than the policy writes.
     """
 
+    def trained(path: str) -> Scorer:
+        loaded, scale = reward_models[path]
+        require_agreement(loaded, vocabulary)
+        return TrainedScorer(
+            loaded.core,
+            loaded.vocabulary.pad_id,
+            mean=scale.mean,
+            std=scale.std,
+            micro_tokens=micro_tokens,
+            autocast=autocast,
+            device=loaded.device,
+        )
+
     def build(source: RewardSource) -> Scorer:
         match source:
             case ModelReward(path=path):
-                loaded, scale = reward_models[path]
-                require_agreement(loaded, vocabulary)
-                return TrainedScorer(
-                    loaded.core,
-                    loaded.vocabulary.pad_id,
-                    mean=scale.mean,
-                    std=scale.std,
-                    micro_tokens=micro_tokens,
-                    autocast=autocast,
-                    device=loaded.device,
-                )
+                return trained(path)
+            case EnsembleReward(paths=paths, std_weight=std_weight):
+                return EnsembleScorer([trained(path) for path in paths], std_weight=std_weight)
+            case AnswerReward(column=column, pattern=pattern):
+                return AnswerScorer(column, pattern)
             case LengthReward(target=target):
                 return LengthScorer(target)
             case RegexReward(pattern=pattern):

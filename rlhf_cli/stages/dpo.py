@@ -13,6 +13,8 @@ from torch import Tensor
 
 from rlhf_cli.algo.dpo import NEEDS_WHOLE_BATCH, dpo_loss, implicit_rewards
 from rlhf_cli.algo.metrics import pair_accuracy
+from rlhf_cli.algo.reference_free import KINDS as REFERENCE_FREE
+from rlhf_cli.algo.reference_free import orpo, simpo
 from rlhf_cli.algo.tensors import segment_sum
 from rlhf_cli.config.sections import DpoLoss
 from rlhf_cli.config.stages import DpoConfig
@@ -56,14 +58,15 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
     reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
     layout = choose_layout(run, [policy, reference], sides_of([*data.train, *data.eval]))
-    data = attach_reference(config, run, reference, autocast, data, layout)
+    if config.loss.type not in REFERENCE_FREE:
+        data = attach_reference(config, run, reference, autocast, data, layout)
     source = walk(config, data, layout)
-    learner = Learner(policy, autocast, config.loss, source, data.eval)
+    learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
     updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
-    pairs, rows = (data.eval, "held out") if data.eval else (data.train, "training")
-    record_margins(run, learner.margins_of(pairs[:_PAIRS_FOR_HISTOGRAM]), rows=rows)
+    pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
+    record_margins(run, learner.margins(pairs[:_PAIRS_FOR_HISTOGRAM]), rows=rows)
     save_trained(policy, run.dir)
     return StageResult(run.dir.model, source.num_steps, metrics)
 
@@ -81,44 +84,32 @@ class Learner:
     def objective(self, batch: PairBatch) -> Loss:
         """Sum the pair losses of a micro-batch; its weight is the number of pairs."""
         batch = batch.to(self.policy.device)
-        chosen, rejected = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2).T
-        reference_chosen, reference_rejected = batch.reference_logprobs.T
-        num_chosen, num_rejected = batch.answers.num_tokens.view(-1, 2).T
-        losses = dpo_loss(
-            self.loss.type,
-            chosen,
-            rejected,
-            reference_chosen,
-            reference_rejected,
-            beta=self.loss.beta,
-            num_chosen_tokens=num_chosen,
-            num_rejected_tokens=num_rejected,
-            label_smoothing=self.loss.label_smoothing,
-        )
-        nll = -chosen / num_chosen
-        total = losses.sum() + self.loss.sft_weight * nll.sum()
-        margins = implicit_rewards(chosen, reference_chosen, beta=self.loss.beta) - implicit_rewards(
-            rejected, reference_rejected, beta=self.loss.beta
-        )
+        sums = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2)
+        num_tokens, reference = batch.answers.num_tokens.view(-1, 2), batch.reference_logprobs
+        nll = -sums[:, 0] / num_tokens[:, 0]
+        total = pair_losses(self.loss, sums, reference, num_tokens).sum() + self.loss.sft_weight * nll.sum()
+        margins = margins_of(self.loss, sums, reference, num_tokens)
         weight = len(margins)
         metrics = {
             "accuracy": Mean(pair_accuracy(margins) * weight, weight),
             "margin": Mean(float(margins.sum()), weight),
             "chosen_nll": Mean(float(nll.detach().sum()), weight),
-            "chosen_logratio": Mean(float((chosen.detach() - reference_chosen).sum()), weight),
         }
+        if self.loss.type not in REFERENCE_FREE:
+            change = sums[:, 0].detach() - reference[:, 0]
+            metrics["chosen_logratio"] = Mean(float(change.sum()), weight)
         return Loss(total, weight, metrics, batch.answers.num_read)
 
     @torch.no_grad()
-    def margins_of(self, pairs: Sequence[EncodedPair]) -> Tensor:
+    def margins(self, pairs: Sequence[EncodedPair]) -> Tensor:
         """Give the implicit reward margins of N pairs [N], not in the order given."""
-        rewards: list[Tensor] = []
+        parts = []
         for batch in self.source.micro_batches_of(pairs):
             batch = batch.to(self.policy.device)
             sums = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2)
-            rewards.append(implicit_rewards(sums, batch.reference_logprobs, beta=self.loss.beta))
-        both = torch.cat(rewards)
-        return both[:, 0] - both[:, 1]
+            num_tokens = batch.answers.num_tokens.view(-1, 2)
+            parts.append(margins_of(self.loss, sums, batch.reference_logprobs, num_tokens))
+        return torch.cat(parts)
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
@@ -128,6 +119,34 @@ class Learner:
         losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
         merged = merge([{"loss": Mean(float(x.total), x.weight), **x.metrics} for x in losses])
         return {name: mean.value for name, mean in merged.items()}
+
+
+def pair_losses(loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tensor) -> Tensor:
+    """Return the losses of B pairs [B] from their log-probs and lengths, all [B, 2] with the chosen side first."""
+    kind = loss.type
+    if kind == "simpo":
+        return simpo(*(sums / num_tokens).T, beta=loss.beta, target_margin=loss.target_margin)
+    if kind == "orpo":
+        return orpo(*(sums / num_tokens).T, beta=loss.beta)
+    num_chosen, num_rejected = num_tokens.T
+    return dpo_loss(
+        kind,
+        *sums.T,
+        *reference.T,
+        beta=loss.beta,
+        num_chosen_tokens=num_chosen,
+        num_rejected_tokens=num_rejected,
+        label_smoothing=loss.label_smoothing,
+    )
+
+
+def margins_of(loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tensor) -> Tensor:
+    """Return by how much the loss prefers the chosen answers, [B, 2] each -> [B], without gradient."""
+    if loss.type in REFERENCE_FREE:
+        rewards = loss.beta * (sums / num_tokens).detach()
+    else:
+        rewards = implicit_rewards(sums, reference, beta=loss.beta)
+    return rewards[:, 0] - rewards[:, 1]
 
 
 def completion_logprobs(policy: LoadedModel, autocast: device.Autocast, answers: AnswerBatch) -> Tensor:

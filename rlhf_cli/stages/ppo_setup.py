@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from rlhf_cli.config.sections import ModelReward, Rollout
+from rlhf_cli.config.sections import Rollout, reward_model_paths
 from rlhf_cli.config.stages import PpoConfig
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.prepare import Prepared
@@ -29,11 +29,7 @@ def open_models(
     """Load policy, reward models, reference and critic, and record what they come from."""
     policy = open_policy(config.model, vocabulary, config.seed)
     run.add_parent("model", policy.path, policy.digest)
-    rewards = {
-        source.path: open_reward_model(source.path, policy, run)
-        for source in config.reward
-        if isinstance(source, ModelReward)
-    }
+    rewards = {path: open_reward_model(path, policy, run) for path in reward_model_paths(config.reward)}
     actors = open_actors(
         config.model,
         policy,
