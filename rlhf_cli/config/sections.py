@@ -102,8 +102,15 @@ SourceFormat = Literal[
     "shp",
     "pku_saferlhf",
     "openai_summaries",
+    "helpsteer3",
+    "arena",
+    "webgpt",
+    "ranked_completions",
     "label_studio",
     "argilla",
+    "sharegpt_preference",
+    "asked_preference",
+    "shared_prefix",
     "prompts",
 ]
 

@@ -9,8 +9,8 @@ from rlhf_cli.errors import DataError
 
 SINGLE = ("messages", "sharegpt", "prompt_completion", "instruction", "question_answer", "text")
 PAIRED = (
-    "hh", "ultrafeedback", "response_pair", "shp", "pku_saferlhf", "openai_summaries", "label_studio", "argilla",
-    "preference",
+    "hh", "ultrafeedback", "response_pair", "shp", "pku_saferlhf", "openai_summaries", "helpsteer3", "arena", "webgpt",
+    "ranked_completions", "label_studio", "argilla", "sharegpt_preference", "asked_preference", "preference",
 )  # fmt: skip
 
 # The order of these tuples decides where columns fit several formats: the more telling format stands first.
@@ -30,7 +30,12 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "shp": ("history", "human_ref_A", "human_ref_B", "labels"),
     "pku_saferlhf": ("prompt", "response_0", "response_1", "better_response_id"),
     "openai_summaries": ("info", "summaries", "choice"),
+    "helpsteer3": ("context", "response1", "response2", "overall_preference"),
+    "arena": ("conversation_a", "conversation_b", "winner"),
+    "webgpt": ("question", "answer_0", "answer_1", "score_0", "score_1"),
+    "ranked_completions": ("context", "completions"),
     "label_studio": ("data", "annotations"),
+    "sharegpt_preference": ("conversations", "chosen", "rejected"),
     "preference": ("chosen", "rejected"),
 }
 
@@ -83,6 +88,10 @@ def _reason(candidate: str, seen: Row, rows: Sequence[Row]) -> str:
             return "fields and responses" if nested else f"column {flat[0]}" if flat else ""
         case "ultrafeedback":
             return _reason_ultrafeedback(seen)
+        case "sharegpt" | "question_answer" | "instruction" if "chosen" in seen or "answer_0" in seen:
+            return ""
+        case "asked_preference":
+            return _reason_asked(seen)
         case "hh" if "prompt" in seen or not any(_is_transcript(row.get("chosen")) for row in rows):
             return ""
         case "hh":
@@ -103,6 +112,16 @@ def _reason_ultrafeedback(seen: Row) -> str:
     return "rated completions" if raw and "instruction" in seen else ""
 
 
+def _reason_asked(seen: Row) -> str:
+    asked = next(
+        (column for column in ("instruction", "question") if isinstance(seen.get(column), str)), None
+    )
+    answers = next((c for c in ("chosen", "chosen_response") if isinstance(seen.get(c), str | list)), None)
+    if asked is None or answers is None or seen.get("prompt") is not None:
+        return ""
+    return f"columns {asked}, {answers}"
+
+
 def _is_transcript(value: object) -> bool:
     return isinstance(value, str) and value.startswith("\n\nHuman:")
 
@@ -110,11 +129,12 @@ def _is_transcript(value: object) -> bool:
 def _require_prompt(name: str, seen: Row) -> None:
     if seen.get("prompt") is not None or not isinstance(seen.get("chosen"), str):
         return
-    asked = next((column for column in ("question", "instruction", "input") if column in seen), "<theirs>")
+    asked = next((column for column in ("query", "input") if column in seen), "<theirs>")
     raise DataError(
         "chosen and rejected are plain strings without a prompt, and where it ends in them cannot be known",
         where=name,
-        fix=f"Add a prompt column (`columns: {{prompt: {asked}}}` names an existing one), or store messages.",
+        fix=f"Add a prompt column (`columns: {{prompt: {asked}}}` names an existing one), store messages, or set "
+        "`format: shared_prefix`, which takes the words that both begin with for the prompt.",
     )
 
 

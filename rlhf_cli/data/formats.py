@@ -61,7 +61,12 @@ def sharegpt(row: Row) -> Dialog:
 
 
 def prompt_completion(row: Row) -> tuple[Text, Text]:
-    """Read {"prompt", "completion"}: two strings, or messages on either side."""
+    """Read {"prompt", "completion"}: two strings, or messages on either side.
+
+    A `label` of false, as in data for KTO, says that the completion is a bad one, and sets it aside.
+    """
+    if row.get("label") is False:
+        raise SetAside("a completion that is labelled bad")
     return join_turns(text(row, "prompt"), text(row, "completion"), "completion")
 
 

@@ -14,7 +14,6 @@ from rlhf_cli.data.detect import (
     FOR_COMPARISONS,
     FOR_DEMONSTRATIONS,
     FOR_PROMPTS,
-    PAIRED,
     SINGLE,
     check_columns,
     detect_format,
@@ -37,6 +36,15 @@ from rlhf_cli.data.preferences import (
 )
 from rlhf_cli.data.split import prompt_key, split_by_prompt
 from rlhf_cli.data.tables import RawRow
+from rlhf_cli.data.verdicts import (
+    arena,
+    asked_preference,
+    helpsteer3,
+    ranked_completions,
+    shared_prefix,
+    sharegpt_preference,
+    webgpt,
+)
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
 
@@ -70,6 +78,13 @@ _PAIRS: Mapping[str, Callable[[Row], Pair]] = {
     "openai_summaries": openai_summaries,
     "label_studio": label_studio,
     "argilla": argilla,
+    "helpsteer3": helpsteer3,
+    "arena": arena,
+    "webgpt": webgpt,
+    "ranked_completions": ranked_completions,
+    "sharegpt_preference": sharegpt_preference,
+    "asked_preference": asked_preference,
+    "shared_prefix": shared_prefix,
     "preference": preference,
 }
 
@@ -79,6 +94,9 @@ _PROMPT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "ultrafeedback": ("prompt", "instruction"),
     "hh": ("chosen", "rejected"),
     "shp": ("history",),
+    "helpsteer3": ("context",),
+    "ranked_completions": ("context",),
+    "asked_preference": ("instruction", "input", "system", "question"),
     "question_answer": ("question",),
 }
 
@@ -140,7 +158,7 @@ def comparison_of(row: Row, name: str, origin: str) -> tuple[Comparison, tuple[s
 
 
 def _prompt(row: Row, name: str, origin: str) -> tuple[Prompt, tuple[str, ...]]:
-    prompt: Text = _PAIRS[name](row).prompt if name in PAIRED else prompt_of(row, name)
+    prompt: Text = _PAIRS[name](row).prompt if name in _PAIRS else prompt_of(row, name)
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
         raise SetAside("empty prompt")
     used = _PROMPT_COLUMNS.get(name, ("prompt",) if row.get("prompt") is not None else ("question",))

@@ -35,9 +35,13 @@ def collect_demonstrations(config: CollectConfig, run: Run) -> StageResult:
     path = run.dir.root / "demonstrations.jsonl"
     write_atomic(path, json_lines(rows))
     run.say(
-        f"{len(rows)} demonstrations by {metrics['num_people']:.0f} people, {metrics['num_skipped']:.0f} skipped"
+        f"{len(rows)} demonstrations by {_people(metrics['num_people'])}, {metrics['num_skipped']:.0f} skipped"
     )
     return StageResult(path, len(rows), metrics)
+
+
+def _people(number: float) -> str:
+    return "one person" if number == 1 else f"{number:.0f} people"
 
 
 def plan_demonstrations(config: CollectConfig) -> str:

@@ -183,7 +183,7 @@ def test_argilla_votes(vote: object, p_first: float):
     assert record.chosen == (YES if p_first == 0.0 else NO)
 
 
-@pytest.mark.parametrize("column", ["question", "instruction"])
+@pytest.mark.parametrize("column", ["query", "input"])
 def test_plain_strings_without_prompt_are_refused_with_the_way_out(column: str):
     with pytest.raises(DataError) as caught:
         detect_format(
