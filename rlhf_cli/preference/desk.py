@@ -164,7 +164,9 @@ class Desk:
         with self._store.transaction() as db:
             db.execute("DELETE FROM demand")
             db.executemany("INSERT INTO demand (pair_id, wanted, given) VALUES (?, ?, 0)", sorted(wanted))
-            db.execute(given)
+            total = "INSERT OR REPLACE INTO demand_total (only_row, done, wanted) VALUES (1, 0, ?)"
+            db.execute(total, (sum(votes for _, votes in wanted),))
+            db.execute(given)  # which the trigger on `demand` adds up
 
     def _held(self, db: sqlite3.Connection, annotator: str) -> int | None:
         """Return what this person holds and nobody else has taken; give the rest back."""
@@ -192,8 +194,7 @@ class Desk:
         db.execute(lease, (presentation_id, self._clock() + self._lease_seconds))
 
     def _progress(self, annotator: str) -> Progress:
-        counted = "SELECT coalesce(SUM(min(given, wanted)), 0), coalesce(SUM(wanted), 0) FROM demand"
-        ((done, total),) = self._store.rows(counted)
+        ((done, total),) = self._store.rows("SELECT done, wanted FROM demand_total")
         return Progress(self._store.num_votes(annotator), done, total)
 
     def _question(self, annotator: str, presentation_id: int) -> Question | None:

@@ -140,6 +140,17 @@ CREATE TABLE IF NOT EXISTS demand (
 
 CREATE INDEX IF NOT EXISTS open_demand ON demand (pair_id) WHERE given < wanted;
 
+CREATE TABLE IF NOT EXISTS demand_total (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    done     INTEGER NOT NULL,          -- votes given, those beyond the number wanted left out
+    wanted   INTEGER NOT NULL
+);
+
+CREATE TRIGGER IF NOT EXISTS demand_is_summed AFTER UPDATE OF given ON demand
+BEGIN
+    UPDATE demand_total SET done = done + min(NEW.given, NEW.wanted) - min(OLD.given, OLD.wanted);
+END;
+
 CREATE TABLE IF NOT EXISTS tallies (
     labeler   TEXT PRIMARY KEY REFERENCES labelers (name),
     num_votes INTEGER NOT NULL          -- in force

@@ -155,7 +155,8 @@ def test_completions_labelled_bad_are_not_imitated(tmp_path: Path):
 @pytest.mark.parametrize("name", ROWS)
 def test_every_format_comes_back_from_the_shapes_we_write(name: str, write, tmp_path: Path):
     record = ROWS[name][1]
-    row = {part: text_to_json(getattr(record, part)) for part in ("prompt", "chosen", "rejected")}
+    parts = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
+    row = {part: text_to_json(text) for part, text in parts.items()}
     content, left_out = write(Exchange([row], []))
     path = tmp_path / "out.jsonl"
     path.write_bytes(content)
