@@ -1,7 +1,25 @@
-"""`python -m rlhf_cli` is `rlhf`."""
+"""The program `rlhf`, also as `python -m rlhf_cli`: it listens to signals before anything slow is imported."""
 
 import sys
+from contextlib import ExitStack
 
-from rlhf_cli.cli import main
+from rlhf_cli.run.signals import StopFlag
 
-sys.exit(main())
+# As in commands/stages.py, whose imports take a moment: a scheduler may stop a run before they are through.
+STAGES = ("sft", "collect", "train-rm", "ppo", "dpo")
+
+
+def main() -> int:
+    """Run the command line; return the exit code."""
+    with ExitStack() as stack:
+        # Tools stop at once and have nothing to save.
+        stop = (
+            stack.enter_context(StopFlag().installed()) if sys.argv[1:2] and sys.argv[1] in STAGES else None
+        )
+        from rlhf_cli.cli import main as run_command_line
+
+        return run_command_line(stop=stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

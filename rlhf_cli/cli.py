@@ -7,6 +7,7 @@ file per family, each a function of its options that imports what it needs when 
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ from rlhf_cli.config.problems import ConfigProblems
 from rlhf_cli.errors import UsageError
 from rlhf_cli.run.failures import EXIT_INTERRUPTED
 from rlhf_cli.run.outcome import Outcome
+from rlhf_cli.run.signals import StopFlag
 
 # In the order of a project. A tool is a function; one with commands of its own is a Typer.
 TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
@@ -93,13 +95,15 @@ app = typer.Typer(
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+def main(argv: Sequence[str] | None = None, stop: StopFlag | None = None) -> int:
+    """Run the command line; return the exit code. `stop` listens to signals already, as it does for a stage."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS is not deterministic
-    outcome = Outcome(arguments, stage=next((word for word in arguments[:1] if word in STAGES), None))
-    with Boundary(outcome):
+    outcome = Outcome(
+        arguments, stage=next((word for word in arguments[:1] if word in STAGES), None), stop=stop
+    )
+    with Boundary(outcome), stop.immediate() if stop else nullcontext():
         left_with = app(arguments or ["--help"], prog_name="rlhf", standalone_mode=False, obj=outcome)
         if left_with == EXIT_INTERRUPTED:  # how typer passes on KeyboardInterrupt
             outcome.fail(KeyboardInterrupt())

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf_cli.run.faults import fault_point
-from rlhf_cli.training import loop
+from rlhf_cli.training import saving
 from rlhf_cli.training.checkpoint import Checkpoint
 
 
@@ -53,4 +53,4 @@ class NaiveStore:
 
 def use_naive_store() -> None:
     """Have this process write and read checkpoints the naive way."""
-    vars(loop)["CheckpointStore"] = NaiveStore
+    vars(saving)["CheckpointStore"] = NaiveStore

@@ -98,7 +98,10 @@ def run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) -> 
         sys.stderr.write(f"already complete: {root} (--fresh starts anew)\n")
         outcome.complete("already_complete", manifest)
         return
-    with open_run(spec, fresh=fresh, differing_keys=differing_keys) as run, redirect_stdout(sys.stderr):
+    with (
+        open_run(spec, fresh=fresh, stop=outcome.stop, differing_keys=differing_keys) as run,
+        redirect_stdout(sys.stderr),
+    ):
         outcome.run = run
         run.finish(_import_stage(loaded.stage).run(loaded.config, run))
     outcome.complete("completed", run.manifest)

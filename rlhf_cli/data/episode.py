@@ -23,10 +23,11 @@ class Episode:
     finished: bool
     logprobs: tuple[float, ...] = ()
     extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    origin: str = "sampled"
 
 
 def row_of(episode: Episode) -> EncodedText:
     """Lay an episode out as one row whose trained tokens are the answer's."""
     num_prompt, num_response = len(episode.prompt_ids), len(episode.completion_ids)
     ids = [*episode.prompt_ids, *episode.completion_ids]
-    return EncodedText(ids, [False] * num_prompt + [True] * num_response, num_prompt, "sampled")
+    return EncodedText(ids, [False] * num_prompt + [True] * num_response, num_prompt, episode.origin)

@@ -3,6 +3,7 @@
 Nothing random is stored: position k of a run is the same whether it got there in one go or after ten restarts.
 """
 
+import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
@@ -12,6 +13,8 @@ import torch
 from rlhf_cli.config.sections import Train
 from rlhf_cli.data.batches import AnswerBatch, Layout, PairBatch, split_by_tokens
 from rlhf_cli.data.encode import EncodedPair, EncodedText
+
+WHOLE_STEP = 2**40  # a token budget that nothing exceeds: a step is one micro-batch
 
 R = TypeVar("R")
 B = TypeVar("B")
@@ -55,6 +58,7 @@ class RowSource(Generic[R, B]):
             train.max_steps if train.max_steps is not None else train.epochs * self.steps_per_epoch
         )
         self._next_step = 0
+        self._chosen: list[R] = []
 
     at_boundary = True  # every step may be followed by a checkpoint
 
@@ -67,7 +71,32 @@ class RowSource(Generic[R, B]):
                 epoch, order = step_epoch, epoch_order(len(self._rows), self._seed, step_epoch)
             chosen = order[step_in_epoch * self._batch_size : (step_in_epoch + 1) * self._batch_size]
             self._next_step += 1
-            yield self.micro_batches_of([self._rows[i] for i in chosen])
+            self._chosen = [self._rows[i] for i in chosen]
+            yield self.again()
+
+    def again(self) -> list[B]:
+        """Give the step yielded last once more, as it is cut by now."""
+        return self.micro_batches_of(self._chosen)
+
+    def largest(self) -> B | None:
+        """Make the micro-batch that the longest rows would be in together; None after the last step."""
+        if self._next_step >= self.num_steps:
+            return None
+        longest = heapq.nlargest(self._batch_size, self._rows, key=self._length)
+        parts = self._cut(longest, self._length, self._micro_tokens)
+        return self._collate(max(parts, key=self._num_tokens))
+
+    def shrink(self) -> bool:
+        """Halve the token budget, or what one micro-batch can use of it; False where a step must stay whole."""
+        if self._micro_tokens == WHOLE_STEP:
+            return False
+        step = self._chosen or heapq.nlargest(self._batch_size, self._rows, key=self._length)
+        self._micro_tokens = min(self._micro_tokens, self._num_tokens(step)) // 2 or 1
+        return True
+
+    def _num_tokens(self, rows: Sequence[R]) -> int:
+        """Count the tokens of a micro-batch, padding included."""
+        return len(rows) * max(map(self._length, rows))
 
     def micro_batches_of(self, rows: Sequence[R]) -> list[B]:
         """Cut rows into micro-batches by the token budget."""
@@ -78,12 +107,13 @@ class RowSource(Generic[R, B]):
         return {"epoch": self._next_step / self.steps_per_epoch}
 
     def state_dict(self) -> dict[str, object]:
-        """Give the position."""
-        return {"next_step": self._next_step}
+        """Give the position, and the token budget, which may have been halved since."""
+        return {"next_step": self._next_step, "micro_tokens": self._micro_tokens}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go to a saved position."""
         self._next_step = int(str(state["next_step"]))
+        self._micro_tokens = min(self._micro_tokens, int(str(state["micro_tokens"])))
 
 
 def walk_texts(

@@ -30,6 +30,7 @@ def sample_episodes(
             finished=completion.finished,
             logprobs=completion.logprobs,
             extra=prompt.record.extra,
+            origin=prompt.record.origin,
         )
         for prompt, completion in zip(prompts, completions, strict=True)
     ]

@@ -4,6 +4,7 @@ The trainer pulls optimizer steps from it as from any other source. Between iter
 and the KL coefficient.
 """
 
+import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -20,7 +21,15 @@ from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.rollout.advantages import Estimator
 from rlhf_cli.rollout.engine import Engine, Sampling
 from rlhf_cli.rollout.episodes import sample_episodes
-from rlhf_cli.rollout.measured import Cutter, PpoBatch, cut_steps, measure, sampled_logprobs
+from rlhf_cli.rollout.measured import (
+    Cutter,
+    PpoBatch,
+    cut_steps,
+    full_row,
+    measure,
+    rehearsal_batch,
+    sampled_logprobs,
+)
 from rlhf_cli.run.chance import draw
 
 Score = Callable[[Sequence[Episode]], tuple[Tensor, dict[str, float]]]
@@ -62,6 +71,9 @@ class Experience:
         self._num_pending = 0
         self._kl_coef = settings.kl.coef
         self._facts: dict[str, float] = {}
+        self._cut: Callable[[], list[list[PpoBatch]]] = list
+        self._steps: list[list[PpoBatch]] = []
+        self._number = 0
 
     @property
     def at_boundary(self) -> bool:
@@ -76,14 +88,43 @@ class Experience:
     def __iter__(self) -> Iterator[Sequence[PpoBatch]]:
         """Yield the optimizer steps of all remaining iterations."""
         while self._iteration < self._num_iterations:
-            steps = self._next_iteration()
-            for number, step in enumerate(steps, start=1):
-                self._num_pending = len(steps) - number
+            self._cut = self._next_iteration()
+            self._steps = self._cut()
+            for number in range(len(self._steps)):
+                self._number = number
+                self._num_pending = len(self._steps) - number - 1
                 self._iteration += self._num_pending == 0
-                yield step
+                yield self.again()
 
-    def _next_iteration(self) -> list[list[PpoBatch]]:
-        """Sample, score, measure, estimate advantages; cut into optimizer steps."""
+    def again(self) -> list[PpoBatch]:
+        """Give the step yielded last once more, as it is cut by now."""
+        return self._steps[self._number]
+
+    def largest(self) -> PpoBatch | None:
+        """Make up the largest micro-batch that can come: the longest prompts with answers of full length."""
+        if self._iteration >= self._num_iterations:
+            return None
+        num_prompts = self._batch_size // self._group_size
+        longest = heapq.nlargest(num_prompts, self._prompts, key=lambda prompt: len(prompt.input_ids))
+        rows = [
+            full_row(prompt, self._sampling.max_new_tokens)
+            for prompt in longest
+            for _ in range(self._group_size)
+        ]
+        return rehearsal_batch(rows, self._cutter, with_values=self._actors.critic is not None)
+
+    def shrink(self) -> bool:
+        """Halve the token budget, or what one micro-batch can use of it."""
+        rehearsed = self.largest()
+        batches = [batch for step in self._steps for batch in step] + ([rehearsed] if rehearsed else [])
+        most = max(batch.answers.inputs["input_ids"].numel() for batch in batches)
+        budget = min(self._cutter.micro_tokens, most) // 2 or 1
+        self._cutter = replace(self._cutter, micro_tokens=budget)
+        self._steps = self._cut()
+        return True
+
+    def _next_iteration(self) -> Callable[[], list[list[PpoBatch]]]:
+        """Sample, score, measure, estimate advantages; give what cuts that into optimizer steps."""
         episodes = self._sample(*self._draw_prompts())
         scores, facts = self._score(episodes)
         measured = measure(self._actors, [row_of(episode) for episode in episodes], self._cutter)
@@ -108,7 +149,8 @@ class Experience:
             **estimate.facts,
         }
         self._adapt_kl(measured.kl)
-        return cut_steps(measured, estimate, minibatches=self._minibatches(), cutter=self._cutter)
+        minibatches = list(self._minibatches())
+        return lambda: cut_steps(measured, estimate, minibatches=minibatches, cutter=self._cutter)
 
     def _draw_prompts(self) -> tuple[list[EncodedPrompt], list[int]]:
         """Take the next prompts of the endless walk, each as often as it is answered, and a seed for each answer.
@@ -160,13 +202,21 @@ class Experience:
         return self._facts | {"iteration": float(self._iteration)}
 
     def state_dict(self) -> dict[str, object]:
-        """Give the position and the KL coefficient; sampling, orders and seeds follow from the position."""
-        return {"iteration": self._iteration, "kl_coef": self._kl_coef.hex(), "facts": self._facts}
+        """Give the position, the KL coefficient and the token budget; all else follows from the position."""
+        return {
+            "iteration": self._iteration,
+            "kl_coef": self._kl_coef.hex(),
+            "facts": self._facts,
+            "micro_tokens": self._cutter.micro_tokens,
+        }
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go to a saved position."""
+        self._num_pending = 0
         self._iteration = int(str(state["iteration"]))
         self._kl_coef = float.fromhex(str(state["kl_coef"]))
         facts = state["facts"]
         assert isinstance(facts, dict)
         self._facts = facts
+        budget = min(self._cutter.micro_tokens, int(str(state["micro_tokens"])))
+        self._cutter = replace(self._cutter, micro_tokens=budget)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rlhf_cli.algo.ppo import kl_k1
 from rlhf_cli.data.batches import AnswerBatch, Layout
-from rlhf_cli.data.encode import EncodedText
+from rlhf_cli.data.encode import EncodedPrompt, EncodedText
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.rollout.advantages import Estimate
@@ -151,6 +151,30 @@ def cut_steps(
         [batch(part, first=number == 0) for part in cutter.cut(measured.rows, minibatch)]
         for number, minibatch in enumerate(minibatches)
     ]
+
+
+def full_row(prompt: EncodedPrompt, num_tokens: int) -> EncodedText:
+    """Make up an answer of `num_tokens` tokens to a prompt; which tokens they are does not matter."""
+    ids, size = prompt.input_ids, len(prompt.input_ids)
+    return EncodedText([*ids, *ids[-1:] * num_tokens], [False] * size + [True] * num_tokens, size, "made up")
+
+
+def rehearsal_batch(rows: Sequence[EncodedText], cutter: Cutter, *, with_values: bool) -> PpoBatch:
+    """Make the largest micro-batch of answers of one length; what is known about them is zero."""
+    parts = cutter.cut(rows, range(len(rows)))
+    chosen = [rows[i] for i in max(parts, key=lambda part: sum(len(rows[i].input_ids) for i in part))]
+    known = torch.zeros(len(chosen), len(chosen[0].input_ids) - chosen[0].num_prompt, device=cutter.device)
+    return PpoBatch(
+        answers=cutter.collate(chosen),
+        mask=torch.ones_like(known, dtype=torch.bool),
+        logprobs=known,
+        reference_logprobs=known,
+        advantages=known,
+        values=known if with_values else None,
+        returns=known if with_values else None,
+        loss_kl_coef=0.0,
+        first=False,
+    )
 
 
 def to_columns(flat: Tensor, mask: Tensor) -> Tensor:

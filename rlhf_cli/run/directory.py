@@ -1,5 +1,6 @@
 """The files of a run directory, and the few ways of writing to disk so that a crash never tears a file."""
 
+import errno
 import hashlib
 import json
 import os
@@ -163,17 +164,25 @@ def _is_hidden(relative: Path) -> bool:
 
 
 def append_json_line(path: Path, record: Mapping[str, object]) -> None:
-    """Append one JSON line and flush it to disk, closing a line that an earlier crash left torn."""
+    """Append one JSON line and flush it to disk, closing a line that an earlier crash left torn.
+
+    Where the disk refuses, the file is put back as it was and OSError raised.
+    """
     line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
     fault_point("append.write", path)
-    with path.open("a+b") as file:
-        if file.tell() > 0:
+    with path.open("a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
-        file.flush()
-        fault_point("append.fsync", path)
-        os.fsync(file.fileno())
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            fault_point("append.fsync", path)
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, object]]:

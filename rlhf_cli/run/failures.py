@@ -5,7 +5,8 @@ import time
 import traceback
 from pathlib import Path
 
-from rlhf_cli.errors import ResourceError, RlhfError
+from rlhf_cli.errors import Preempted, ResourceError, RlhfError
+from rlhf_cli.run.signals import Stopped
 
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
@@ -25,6 +26,8 @@ def known_failure(error: BaseException) -> RlhfError | None:
     """Return the RlhfError that says what happened, None for a bug. Never imports torch to find out."""
     if isinstance(error, RlhfError):
         return error
+    if isinstance(error, Stopped):
+        return Preempted("interrupted; what was finished is saved", fix="run the same command again to go on")
     number = _disk_errno(error)
     if number is not None:
         what, fix = _DISK_ERRNOS[number]

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,19 @@ class MetricsLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._waiting: list[dict[str, object]] = []
 
     def append(self, step: int, values: Mapping[str, float]) -> None:
-        """Write the line of `step` and flush it to disk."""
-        record = {"step": step, "time": round(time.time(), 3), **json_numbers(values)}
-        append_json_line(self.path, record)
+        """Write the line of `step` and flush it to disk; where the disk refuses, `flush` is the next chance."""
+        self._waiting.append({"step": step, "time": round(time.time(), 3), **json_numbers(values)})
+        with suppress(OSError):
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits. Raises OSError where the disk refuses; nothing is lost by that."""
+        while self._waiting:
+            append_json_line(self.path, self._waiting[0])
+            del self._waiting[0]
 
     def read(self) -> list[dict[str, float]]:
         """Return all lines, oldest first; null reads as NaN, a torn line is passed over."""
@@ -57,6 +66,7 @@ class MetricsLog:
 
     def truncate_after(self, step: int) -> None:
         """Drop lines of later steps, and a torn one, so that a resumed run writes each step once."""
+        self._waiting.clear()
         if self.path.exists():
             kept = [row for row in read_json_lines(self.path) if _number(row.get("step")) <= step]
             write_atomic(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))

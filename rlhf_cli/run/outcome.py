@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rlhf_cli.errors import Preempted, RlhfError
 from rlhf_cli.run.failures import EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
+from rlhf_cli.run.signals import StopFlag
 
 # For their types only: they import pydantic, which `--help` can do without.
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Outcome:
     """How far a command came.
 
     `status` is None until there is something to report, then one of completed, already_complete, dry_run,
-    preempted, failed.
+    preempted, failed. `stop` is set by signals from the first moment of a stage on.
     """
 
     arguments: list[str]
@@ -39,6 +40,7 @@ class Outcome:
     metrics: dict[str, float | None] = field(default_factory=dict)
     error: dict[str, object] | None = None
     run: "Run | None" = None
+    stop: StopFlag | None = None
 
     @property
     def as_json(self) -> bool:
@@ -55,8 +57,8 @@ class Outcome:
     def fail(self, error: BaseException) -> None:
         """Say on stderr what ended the command, and keep it for `write`; a bug leaves its traceback in a file."""
         self.exit_code = exit_code_of(error)
-        self.status = "preempted" if isinstance(error, Preempted) else "failed"
         told = known_failure(error) or self._told_as_bug(error)
+        self.status = "preempted" if isinstance(told, Preempted) else "failed"
         self.error = {"code": type(told).__name__, "message": told.message, "where": told.where}
         self.error["fix"] = told.fix
         sys.stderr.write(f"{told}\n")

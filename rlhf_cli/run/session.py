@@ -3,16 +3,16 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rlhf_cli.errors import Preempted
+from rlhf_cli.errors import Preempted, RlhfError
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
 from rlhf_cli.run.directory import RunDir, append_json_line, read_json_lines, write_atomic
 from rlhf_cli.run.doctor.diagnose import Doctor
-from rlhf_cli.run.failures import EXIT_BUG, EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
+from rlhf_cli.run.failures import EXIT_BUG, exit_code_of, known_failure, save_crash
 from rlhf_cli.run.faults import fault_point
 from rlhf_cli.run.manifest import (
     ConfigRecord,
@@ -28,7 +28,7 @@ from rlhf_cli.run.manifest import (
 from rlhf_cli.run.metrics import MetricsLog, json_numbers
 from rlhf_cli.run.progress import Bar, open_progress
 from rlhf_cli.run.report.page import write_report
-from rlhf_cli.run.signals import StopFlag
+from rlhf_cli.run.signals import StopFlag, Stopped
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,19 @@ class Run:
         self.manifest = manifest
 
     def say(self, text: str) -> None:
-        """Write to stderr, above the progress bar, and to log.txt with the time."""
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-        fault_point("log.write", self.dir.log)
-        with self.dir.log.open("a", encoding="utf-8") as log:
-            log.write(f"{utc_now()} {text}\n")
+        """Write to stderr, above the progress bar, and to log.txt with the time, as far as they take it."""
+        with suppress(OSError):  # the terminal may be gone
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+        with suppress(OSError):  # what fills the disk is told where it matters: at checkpoints
+            fault_point("log.write", self.dir.log)
+            with self.dir.log.open("a", encoding="utf-8") as log:
+                log.write(f"{utc_now()} {text}\n")
 
     def event(self, kind: str, **fields: object) -> None:
-        """Append what happened to events.jsonl; `fields` must be JSON-able."""
-        append_json_line(self.dir.events, {"time": round(time.time(), 3), "kind": kind, **fields})
+        """Append what happened to events.jsonl, if the disk takes it; `fields` must be JSON-able."""
+        with suppress(OSError):
+            append_json_line(self.dir.events, {"time": round(time.time(), 3), "kind": kind, **fields})
 
     def note_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append the line of `step` to metrics.jsonl; say and record what it shows to be wrong, each fault once."""
@@ -113,13 +116,22 @@ class Run:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         """Write the outcome into the manifest, and the traceback of what is no RlhfError into a file."""
+        with self.stop.deferred():
+            self._record_end(error)
+
+    def _record_end(self, error: BaseException | None) -> None:
         status, exit_code = self._outcome(error)
         if status != "completed":
             self.manifest.result = None
         self.manifest.close_attempt(status, exit_code)
-        self._save()
+        try:
+            self._save()
+        except OSError as problem:
+            if error is None:
+                raise
+            self.say(f"warning: the manifest does not say how the run ended: {problem}")
         self.event("ended", status=status, exit_code=exit_code)
-        if error is not None and exit_code != EXIT_INTERRUPTED and known_failure(error) is not error:
+        if error is not None and not isinstance(error, RlhfError | Stopped | KeyboardInterrupt):
             self.crash_file = save_crash(self.dir.root, error)
         try:
             write_report(self.dir.root)
@@ -128,7 +140,8 @@ class Run:
 
     def _outcome(self, error: BaseException | None) -> tuple[Status, int]:
         if error is not None:
-            return ("preempted" if isinstance(error, Preempted) else "failed"), exit_code_of(error)
+            preempted = isinstance(known_failure(error), Preempted)
+            return ("preempted" if preempted else "failed"), exit_code_of(error)
         return ("completed", 0) if self.manifest.result else ("failed", EXIT_BUG)
 
     def _save(self) -> None:
@@ -140,12 +153,14 @@ def open_run(
     spec: RunSpec,
     *,
     fresh: bool = False,
+    stop: StopFlag | None = None,
     differing_keys: Callable[[Tree, Tree], list[str]] = lambda old, new: [],
 ) -> Iterator[Run]:
     """Claim `spec.root`, start or continue the run in it, and record how the block ends.
 
     Raises RunConflictError where the directory is in use, or holds something else or another configuration,
-    which `differing_keys(old_tree, new_tree)` spells out. `fresh` renames an old run to <name>.old-N.
+    which `differing_keys(old_tree, new_tree)` spells out. `fresh` renames an old run to <name>.old-N. Signals set
+    `stop` if that listens already, else a flag of the run's own.
     """
     with ExitStack() as stack:
         old = stack.enter_context(claim_directory(spec, fresh=fresh, differing_keys=differing_keys))
@@ -154,7 +169,7 @@ def open_run(
         manifest.write(run_dir)
         write_atomic(run_dir.config, spec.source_text)
         write_atomic(run_dir.resolved, spec.resolved_text)
-        run = Run(run_dir, manifest, stack.enter_context(StopFlag().installed()))
+        run = Run(run_dir, manifest, stop or stack.enter_context(StopFlag().installed()))
         stack.push(run.record_end)
         run.event("started", argv=list(spec.argv))
         yield run

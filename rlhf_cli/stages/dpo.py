@@ -20,7 +20,7 @@ from rlhf_cli.config.sections import DpoLoss
 from rlhf_cli.config.stages import DpoConfig
 from rlhf_cli.data.batches import AnswerBatch, Layout, PairBatch
 from rlhf_cli.data.encode import EncodedPair
-from rlhf_cli.data.loader import RowSource, walk_pairs
+from rlhf_cli.data.loader import WHOLE_STEP, RowSource, walk_pairs
 from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
 from rlhf_cli.data.reference import with_reference
 from rlhf_cli.errors import Preempted
@@ -44,7 +44,6 @@ from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
 
 _PAIRS_FOR_HISTOGRAM = 1000
-_WHOLE_STEP = 2**40  # tokens: more than any step holds
 
 
 def run(config: DpoConfig, run: Run) -> StageResult:
@@ -99,6 +98,10 @@ class Learner:
             change = sums[:, 0].detach() - reference[:, 0]
             metrics["chosen_logratio"] = Mean(float(change.sum()), weight)
         return Loss(total, weight, metrics, batch.answers.num_read)
+
+    def rows(self, batch: PairBatch) -> Sequence[str]:
+        """Name the rows of a micro-batch."""
+        return batch.answers.origins[::2]
 
     @torch.no_grad()
     def margins(self, pairs: Sequence[EncodedPair]) -> Tensor:
@@ -216,7 +219,7 @@ def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
 
 def walk(config: DpoConfig, data: Prepared[EncodedPair], layout: Layout) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
-    micro_tokens = _WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config)
+    micro_tokens = WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config)
     return walk_pairs(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)
 
 

@@ -142,6 +142,10 @@ class Learner:
             values, batch.values, batch.returns, batch.mask, clip=self.settings.value_clip
         )
 
+    def rows(self, batch: PpoBatch) -> Sequence[str]:
+        """Name the answers of a micro-batch."""
+        return batch.answers.origins
+
     def evaluate(self) -> Mapping[str, float]:
         """Measure reward, KL, length and EOS rate on the held-out prompts, with the same seeds each time."""
         if not self.held_out:

@@ -79,6 +79,10 @@ class Learner:
             logprobs = logprobs_at(self.policy.model, batch.inputs, batch.predictor_index, batch.target_ids)
         return Loss(sft_loss(logprobs), weight=len(logprobs), num_tokens=batch.num_read)
 
+    def rows(self, batch: AnswerBatch) -> Sequence[str]:
+        """Name the rows of a micro-batch."""
+        return batch.origins
+
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Measure the token-mean loss on the held-out rows, without dropout."""

@@ -110,6 +110,10 @@ class Learner:
         self.loaded.core.train()
         return torch.cat([chosen for chosen, _ in sides]), torch.cat([rejected for _, rejected in sides])
 
+    def rows(self, batch: PairBatch) -> Sequence[str]:
+        """Name the rows of a micro-batch."""
+        return batch.answers.origins[::2]
+
     def evaluate(self) -> Mapping[str, float]:
         """Measure accuracy, calibration and margin on the held-out pairs."""
         if not self.held_out:

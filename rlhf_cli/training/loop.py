@@ -3,20 +3,22 @@
 A PPO run and an SFT run differ in their source and their objective only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-import torch
 
 from rlhf_cli.config.sections import Checkpoint, Eval, Log
 from rlhf_cli.errors import DivergedError, Preempted
 from rlhf_cli.run.metrics import Mean, merge
 from rlhf_cli.run.progress import Bar
 from rlhf_cli.run.session import Run
-from rlhf_cli.training.checkpoint import CheckpointStore
+from rlhf_cli.run.signals import Stopped
+from rlhf_cli.training.checkpoint import Checkpoint as SavedCheckpoint
+from rlhf_cli.training.guards import BadSteps, NotFinite, too_many_bad_steps
 from rlhf_cli.training.optim import Updater
 from rlhf_cli.training.parts import BatchSource, Learner
+from rlhf_cli.training.saving import Saver
+from rlhf_cli.training.stepping import Stepper
 
 B = TypeVar("B")
 
@@ -47,52 +49,97 @@ class Trainer(Generic[B]):
         self._learner = learner
         self._updater = updater
         self._cadence = cadence
-        self._store = CheckpointStore(run.dir.checkpoints, run.manifest.id, keep=cadence.keep, warn=run.say)
+        self._stepper = Stepper(source, learner, updater, run.say)
+        self._saver = Saver(run, updater, keep=cadence.keep)
+        self._bad_steps = BadSteps()
+        self._place: dict[str, object] | None = None  # of the source, where it can go back to ahead of a step
         self._window: dict[str, Mean] = {}
-        self._saved_step = 0
+        self._saved_step = self._tried_step = 0
         self._evaluated_step = -cadence.evaluate  # a run begins with an evaluation
 
     def fit(self) -> dict[str, float]:
         """Train to the end, from the newest checkpoint if there is one. Returns the newest value of every metric.
 
-        Raises Preempted with a checkpoint on disk when asked to stop, DivergedError when numbers break.
+        Raises Preempted with a checkpoint on disk when asked to stop, DivergedError when numbers break,
+        ResourceError when memory or disk do not suffice.
         """
         self._resume()
+        self._saver.preflight()
+        self._stepper.rehearse()
         self._run.event("training", step=self._updater.step_count)
-        with self._run.progress(self._source.num_steps, start=self._updater.step_count) as bar:
+        with (
+            self._run.stop.deferred(),
+            self._run.progress(self._source.num_steps, start=self._updater.step_count) as bar,
+        ):
             try:
-                self._evaluate_if_due(bar)
-                for micro_batches in self._source:
-                    self._step(micro_batches)
-                    self._after_step(bar)
-                    self._stop_if_asked()
-            except Preempted:  # also while sampling, which happens at boundaries only
-                self._save()
+                while not self._walk(bar):
+                    continue
+            except (Preempted, Stopped):  # also while sampling, which happens at boundaries only
+                self._save(must=True)
                 raise Preempted(
                     f"interrupted after step {self._updater.step_count}, checkpoint saved",
                     fix="run the same command again to go on",
                 ) from None
-        self._save()
+        self._run.stop.check()  # the rest can be done by the next process as well
         return self._newest_metrics()
 
+    def _walk(self, bar: Bar) -> bool:
+        """Walk to the end; False where numbers broke and training went back to its last checkpoint."""
+        try:
+            self._evaluate_if_due(bar)
+            self._mark_place()
+            for micro_batches in self._source:
+                self._step(micro_batches)
+                self._after_step(bar)
+                self._stop_if_asked()
+                self._mark_place()
+            self._save(must=True)
+        except DivergedError as error:
+            self._go_back(error)
+            return False
+        return True
+
+    def _mark_place(self) -> None:
+        self._place = self._source.state_dict() if self._source.at_boundary else None
+
     def _step(self, micro_batches: Sequence[B]) -> None:
-        """Accumulate the gradient sums of one step, divide once, and update."""
-        weight, num_tokens = 0.0, 0
-        for batch in micro_batches:
-            loss = self._learner.objective(batch)
-            if not bool(torch.isfinite(loss.total)):
-                raise DivergedError(
-                    f"the loss is not finite at step {self._updater.step_count + 1}",
-                    where="optim.lr",
-                    fix="lower optim.lr; the last checkpoint is from before this step",
-                )
-            torch.autograd.backward(loss.total)
-            weight += loss.weight
-            num_tokens += loss.num_tokens
-            loss_mean = {"loss": Mean(float(loss.total.detach()), loss.weight)}
-            self._window = merge([self._window, loss_mean, loss.metrics])
-        facts = self._updater.step(weight) | ({"tokens": float(num_tokens)} if num_tokens else {})
-        self._window = merge([self._window, {name: Mean(value, 1.0) for name, value in facts.items()}])
+        """Take one step, or leave it out where its numbers are not finite."""
+        step = self._updater.step_count + 1
+        if step in self._bad_steps.left_out:
+            self._updater.skip()
+            return
+        try:
+            metrics = self._stepper.take(micro_batches, should_stop=self._may_stop_inside)
+        except Preempted:
+            assert self._place is not None
+            self._source.load_state_dict(self._place)
+            raise
+        except NotFinite as problem:
+            self._leave_out(step, problem)
+        else:
+            self._window = merge([self._window, metrics])
+
+    def _may_stop_inside(self) -> bool:
+        return self._run.stop.requested and self._place is not None
+
+    def _leave_out(self, step: int, problem: NotFinite) -> None:
+        self._run.event("step_left_out", step=step, reason=problem.message, rows=list(problem.rows))
+        self._run.say(f"warning: {problem.message}; the step is left out, events.jsonl names its rows")
+        if self._bad_steps.note(step):
+            raise too_many_bad_steps(problem) from problem
+        self._updater.skip()
+
+    def _go_back(self, error: DivergedError) -> None:
+        """Return to the newest checkpoint, once in a run; raise the error where there is none."""
+        checkpoint = None if self._bad_steps.went_back else self._saver.load()
+        if checkpoint is None:
+            raise error
+        self._bad_steps.go_back()
+        self._restore(checkpoint)
+        left_out = self._bad_steps.left_out
+        self._run.event("went_back", step=checkpoint.step, reason=error.message, left_out=left_out)
+        without = f", to leave out {', '.join(map(str, left_out))}" if left_out else ""
+        self._run.say(f"warning: {error.message}; back to step {checkpoint.step}{without}")
 
     def _after_step(self, bar: Bar) -> None:
         step = self._updater.step_count
@@ -105,8 +152,9 @@ class Trainer(Generic[B]):
         else:
             bar.update(step)
         self._evaluate_if_due(bar)
-        if self._source.at_boundary and step - self._saved_step >= self._cadence.checkpoint:
-            self._save()
+        since = step - max(self._saved_step, self._tried_step)
+        if self._source.at_boundary and since >= self._cadence.checkpoint:
+            self._save(must=False)
 
     def _stop_if_asked(self) -> None:
         if self._run.stop.requested and self._source.at_boundary:
@@ -119,7 +167,8 @@ class Trainer(Generic[B]):
         due = num_since >= self._cadence.evaluate or (step == self._source.num_steps and num_since > 0)
         if not self._source.at_boundary or not due:
             return
-        values = {f"eval/{name}": value for name, value in self._learner.evaluate().items()}
+        with self._run.stop.immediate():  # nothing of it needs saving
+            values = {f"eval/{name}": value for name, value in self._learner.evaluate().items()}
         self._evaluated_step = step
         if not values:
             return
@@ -134,67 +183,37 @@ class Trainer(Generic[B]):
             newest |= row
         return {name: value for name, value in newest.items() if name not in ("step", "time")}
 
-    def _save(self) -> None:
+    def _save(self, *, must: bool) -> None:
         step = self._updater.step_count
         if 0 < step == self._saved_step:
             return
-        self._require_finite()
-        tensors = {
-            "model": {name: p.data for role in self._updater.roles for name, p in role.parameters()},
-            "optimizer": self._updater.state_tensors(),
-            "rng": _rng_tensors(),
-        }
+        self._tried_step = step
         window = {name: [mean.total, mean.weight] for name, mean in self._window.items()}
-        self._store.save(step, tensors, {"step": step, "window": window, "source": self._source.state_dict()})
-        self._saved_step = step
-        self._run.checkpointed(step)
-
-    def _require_finite(self) -> None:
-        """Raise DivergedError where a weight is NaN or infinite: such weights must not push out good ones."""
-        for role in self._updater.roles:
-            for name, parameter in role.parameters():
-                if not bool(torch.isfinite(parameter).all()):
-                    raise DivergedError(
-                        f"{name} is not finite after step {self._updater.step_count}",
-                        where="optim.lr",
-                        fix="lower optim.lr; the last checkpoint is from before this step",
-                    )
+        state = {"step": step, "window": window, "source": self._source.state_dict()}
+        if self._saver.save(step, state | {"bad_steps": self._bad_steps.state_dict()}, must=must):
+            self._saved_step = step
 
     def _resume(self) -> None:
-        checkpoint = self._store.load_latest()
+        checkpoint = self._saver.load()
         if checkpoint is None:
             self._run.metrics.truncate_after(-1)
             return
-        with torch.no_grad():
-            for role in self._updater.roles:
-                for name, parameter in role.parameters():
-                    parameter.copy_(checkpoint.tensors["model"][name])
-        self._updater.load_state_tensors(checkpoint.tensors["optimizer"], checkpoint.step)
-        _set_rng(checkpoint.tensors["rng"])
-        state = checkpoint.state
-        window, source = state["window"], state["source"]
+        bad_steps = checkpoint.state["bad_steps"]
+        assert isinstance(bad_steps, dict)
+        self._bad_steps = BadSteps(**bad_steps)
+        self._restore(checkpoint)
+        self._run.resumed(checkpoint.step)
+
+    def _restore(self, checkpoint: SavedCheckpoint) -> None:
+        self._saver.restore(checkpoint)
+        window, source = checkpoint.state["window"], checkpoint.state["source"]
         assert isinstance(window, dict)
         assert isinstance(source, dict)
         self._window = {name: Mean(total, weight) for name, (total, weight) in window.items()}
         self._source.load_state_dict(source)
-        self._saved_step = checkpoint.step
+        self._saved_step = self._tried_step = checkpoint.step
         self._run.metrics.truncate_after(checkpoint.step)
         evaluated = [
             row["step"] for row in self._run.metrics.read() if any(k.startswith("eval/") for k in row)
         ]
-        self._evaluated_step = int(max(evaluated, default=self._evaluated_step))
-        self._run.resumed(checkpoint.step)
-
-
-def _rng_tensors() -> dict[str, torch.Tensor]:
-    """Collect the generators that dropout draws from; all else has generators of its own."""
-    tensors = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["cuda"] = torch.cuda.get_rng_state()
-    return tensors
-
-
-def _set_rng(tensors: Mapping[str, torch.Tensor]) -> None:
-    torch.set_rng_state(tensors["cpu"])
-    if "cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["cuda"])
+        self._evaluated_step = int(max(evaluated, default=-self._cadence.evaluate))

@@ -1,14 +1,15 @@
 """AdamW with a schedule, global-norm clipping per role, and division by the step's weight."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from rlhf_cli.config.sections import Optim
-from rlhf_cli.errors import DivergedError
+from rlhf_cli.training.guards import NotFinite
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,27 +54,43 @@ class Updater:
     def step(self, weight: float) -> dict[str, float]:
         """Divide gradients by `weight`, clip, step, clear. Returns lr and gradient norms.
 
-        Raises DivergedError before anything is changed when a norm is not finite.
+        Raises NotFinite before anything is changed when a norm is not finite.
         """
         norms = {role.name: self._norm(role, weight) for role in self.roles}
         factor = self._factor()
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        self.step_count += 1
+        self.skip()
         names = {name: f"grad_norm/{name}" if len(norms) > 1 else "grad_norm" for name in norms}
         return {"lr": self.roles[0].lr * factor} | {names[name]: norm for name, norm in norms.items()}
+
+    def skip(self) -> None:
+        """Count a step without an update."""
+        self.clear()
+        self.step_count += 1
+
+    def clear(self) -> None:
+        """Drop the gradients."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    @contextmanager
+    def memory_reserved(self) -> Iterator[None]:
+        """Hold the memory of the moments inside the block, before the first step as after it."""
+        new = [p for _, p in self._named() if p not in self._optimizer.state]
+        held = [torch.empty_like(p) for p in new for _ in range(2)]
+        yield
+        del held
 
     def _norm(self, role: Role, weight: float) -> float:
         gradients = [p.grad for _, p in role.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, weight)
         norm = torch.nn.utils.get_total_norm(gradients)
         if not bool(torch.isfinite(norm)):
-            raise DivergedError(
+            raise NotFinite(
                 f"the gradient of the {role.name} is not finite at step {self.step_count + 1}",
                 where="optim.lr",
-                fix="lower optim.lr, or look for broken rows in this step's batch (events.jsonl names them)",
+                fix="lower optim.lr, or look for broken rows in this step's batch: events.jsonl names them",
             )
         if self._settings.clip_norm:
             parameters = [p for _, p in role.parameters()]

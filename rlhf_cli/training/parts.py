@@ -36,6 +36,10 @@ class Learner(Protocol[B_contra]):
         """Compute the loss with the model being trained."""
         ...
 
+    def rows(self, batch: B_contra, /) -> Sequence[str]:
+        """Name the rows of a micro-batch, as messages about it should."""
+        ...
+
     def evaluate(self) -> Mapping[str, float]:
         """Measure the model on held-out data, without touching any state of training; {} when there is none."""
         ...
@@ -55,6 +59,18 @@ class BatchSource(Protocol[B_co]):
     def at_boundary(self) -> bool: ...
 
     def __iter__(self) -> Iterator[Sequence[B_co]]: ...
+
+    def largest(self) -> B_co | None:
+        """Make the micro-batch that takes the most memory of all to come; None when there is none to come."""
+        ...
+
+    def shrink(self) -> bool:
+        """Halve the micro-batches from here on; False where a step cannot be cut."""
+        ...
+
+    def again(self) -> Sequence[B_co]:
+        """Give the step yielded last once more, as it is cut by now."""
+        ...
 
     def facts(self) -> Mapping[str, float]:
         """Give metrics of the data itself (epoch, rewards) for the next logged line."""

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rlhf_cli.run.signals import STOP_SIGNALS, StopFlag
+from rlhf_cli.run.signals import STOP_SIGNALS, StopFlag, Stopped
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -26,12 +26,50 @@ def test_the_second_interrupt_raises_but_a_second_term_does_not():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
 
 
-def test_while_a_person_is_asked_the_first_signal_raises():
-    with StopFlag().installed() as stop:
-        with stop.interrupting(), pytest.raises(KeyboardInterrupt):
+def test_where_nothing_is_in_flight_the_first_signal_raises():
+    with StopFlag().installed() as stop, stop.immediate():
+        with pytest.raises(Stopped):
             os.kill(os.getpid(), signal.SIGTERM)
         assert stop.requested
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)  # it is stopping already
+
+
+def test_work_that_saves_itself_is_not_torn_away_from():
+    with StopFlag().installed() as stop, stop.immediate():
+        with stop.deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.requested
+        with pytest.raises(Stopped), stop.immediate():
+            pytest.fail("a signal that came before is forgotten")
+        with pytest.raises(Stopped):
+            stop.check()
+
+
+def test_the_second_interrupt_raises_while_it_is_stopping():
+    with StopFlag().installed() as stop, stop.immediate():
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopFlag().installed() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_worker_leaves_signals_to_its_parent():
+    with StopFlag().installed() as stop, stop.immediate():
+        worker = os.fork()
+        if worker == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(int(stop.requested))
+        assert os.waitpid(worker, 0)[1] == 0
 
 
 def test_handlers_are_put_back_and_threads_are_left_alone():

@@ -1,68 +1,31 @@
 """The training loop on a toy: what interrupts it changes nothing, what breaks it leaves good checkpoints."""
 
-import json
-import math
-import os
-import signal
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import metrics_of
-from toy import Rows, Toy, equal, gradients, rows, toy_spec
+from toy import (
+    Straight,
+    Toy,
+    assert_resumes_to,
+    at_step,
+    die,
+    equal,
+    events_of,
+    gradients,
+    rows,
+    terminate,
+    train,
+)
 
-from rlhf_cli.errors import DivergedError, Preempted, ResourceError
+from rlhf_cli.errors import Preempted
 from rlhf_cli.run.directory import RunDir
 from rlhf_cli.run.metrics import Mean
-from rlhf_cli.run.session import Run, StageResult, open_run
-from rlhf_cli.training import checkpoint
 from rlhf_cli.training.loop import Trainer
 
 NUM_STEPS = 9
-Straight = tuple[Toy, RunDir]
-
-
-def train(root: Path, toy: Toy, *, log: int = 4) -> Run:
-    """Train in a run of its own; where there is a checkpoint, the global generator starts elsewhere."""
-    with open_run(toy_spec(root)) as run:
-        torch.manual_seed(99 if list(run.dir.root.glob("checkpoints/step-*")) else 0)
-        metrics = toy.trainer(run, log=log).fit()
-        run.finish(StageResult(run.dir.checkpoints, toy.updater.step_count, metrics))
-    return run
-
-
-def at_step(number: int, act: Callable[[], None]) -> Callable[[int, Rows], None]:
-    """Act once, when step `number` begins."""
-    left = [act]
-
-    def before(step: int, _: Rows) -> None:
-        if step == number and left:
-            left.pop()()
-
-    return before
-
-
-def terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def die() -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.fixture(autouse=True)
-def _without_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on it, and disks take their time."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Straight:
-    """A run that nothing interrupts, and its directory; it logs means of four steps, as all runs compared to it."""
-    toy = Toy()
-    return toy, train(tmp_path_factory.mktemp("straight") / "run", toy).dir
 
 
 def test_micro_batches_of_one_row_are_one_micro_batch_of_eight():
@@ -111,12 +74,37 @@ def test_logged_means_are_over_rows_since_the_last_line(tmp_path: Path):
 
 @pytest.mark.parametrize("step", range(1, NUM_STEPS + 1))
 def test_a_stop_request_at_any_step_changes_nothing(tmp_path: Path, straight: Straight, step: int):
+    """It comes in the first micro-batch of a step, which is then undone."""
     toy = Toy()
     toy.before = at_step(step, terminate)
-    with pytest.raises(Preempted, match=f"interrupted after step {step}, checkpoint saved") as caught:
+    with pytest.raises(Preempted, match=f"interrupted after step {step - 1}, checkpoint saved") as caught:
         train(tmp_path / "run", toy)
     assert caught.value.exit_code == 75
-    assert (tmp_path / "run" / "checkpoints" / f"step-{step:06d}").exists()
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step - 1:06d}").exists()
+    assert_resumes_to(straight, tmp_path)
+
+
+@pytest.mark.parametrize("step", [1, 4, 9])
+def test_a_stop_request_in_the_last_micro_batch_lets_the_step_finish(
+    tmp_path: Path, straight: Straight, step: int
+):
+    toy = Toy(micro_tokens=100)
+    toy.before = at_step(step, terminate)
+    with pytest.raises(Preempted, match=f"interrupted after step {step}, checkpoint saved"):
+        train(tmp_path / "run", toy)
+    uncut = Toy(micro_tokens=100)
+    whole = train(tmp_path / "whole", uncut)
+    again = Toy(micro_tokens=100)
+    assert metrics_of(train(tmp_path / "run", again).dir) == metrics_of(whole.dir)
+    assert equal(again.state(), uncut.state())
+
+
+def test_a_stop_request_ends_an_evaluation_at_once(tmp_path: Path, straight: Straight):
+    toy = Toy()
+    toy.on_evaluate = lambda step: terminate() if step == 4 else None
+    with pytest.raises(Preempted, match="interrupted after step 4, checkpoint saved"):
+        train(tmp_path / "run", toy)
+    assert [row["step"] for row in metrics_of(RunDir(tmp_path / "run")) if "eval/loss" in row] == [0, 2]
     assert_resumes_to(straight, tmp_path)
 
 
@@ -136,13 +124,6 @@ def test_many_interruptions_change_nothing(tmp_path: Path, straight: Straight):
         with suppress(Preempted, KeyboardInterrupt):
             train(tmp_path / "run", toy)
     assert_resumes_to(straight, tmp_path)
-
-
-def assert_resumes_to(straight: Straight, tmp_path: Path) -> None:
-    again = Toy()
-    run = train(tmp_path / "run", again)
-    assert equal(again.state(), straight[0].state())
-    assert metrics_of(run.dir) == metrics_of(straight[1])
 
 
 def test_an_interrupted_evaluation_is_made_up_for(tmp_path: Path, straight: Straight):
@@ -166,50 +147,6 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path):
     train(tmp_path / "run", second)
     assert equal(first.state(), second.state())
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
-
-
-def test_a_loss_that_is_nan_ends_the_run_before_its_weights_are_saved(tmp_path: Path):
-    toy = Toy()
-
-    def poison(step: int, batch: Rows) -> None:
-        if step == 7:
-            batch[0, 0] = math.nan
-
-    toy.before = poison
-    with pytest.raises(DivergedError, match="loss is not finite at step 7") as caught:
-        train(tmp_path / "run", toy)
-    assert caught.value.exit_code == 76
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
-    assert all(bool(value.isfinite().all()) for value in toy.state().values())
-
-
-def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path):
-    toy = Toy()
-
-    def overflow() -> None:
-        torch.nn.init.constant_(toy.model[3].weight, 0.0)
-        toy.updater._optimizer.param_groups[0]["peak_lr"] = 1e42
-
-    toy.before = at_step(8, overflow)
-    with pytest.raises(DivergedError, match="is not finite after step 8"):
-        train(tmp_path / "run", toy)
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000004"]
-
-
-def test_a_full_disk_ends_the_run_with_the_older_checkpoint_in_place(
-    tmp_path: Path, straight: Straight, monkeypatch: pytest.MonkeyPatch
-):
-    toy = Toy()
-
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    toy.before = at_step(8, lambda: monkeypatch.setattr(checkpoint, "publish_dir", refuse))
-    with pytest.raises(ResourceError) as caught:
-        train(tmp_path / "run", toy)
-    assert caught.value.exit_code == 71
-    monkeypatch.undo()
-    assert_resumes_to(straight, tmp_path)
 
 
 def test_a_damaged_newest_checkpoint_costs_time_only(tmp_path: Path, straight: Straight):
@@ -236,6 +173,9 @@ class Iterations:
             self.at_boundary = self.position % 3 == 0
             yield [torch.tensor(rows()[:4])]
 
+    def largest(self) -> None:
+        return None
+
     def facts(self) -> dict[str, float]:
         return {}
 
@@ -254,7 +194,7 @@ def test_everything_waits_for_the_boundary(tmp_path: Path):
     toy.before = at_step(4, terminate)
     with pytest.raises(Preempted, match="after step 6"):
         train(tmp_path / "run", toy)
-    assert seen == [0, 3, 6]  # every second step was asked for
+    assert seen == [0, 3]  # every second step was asked for; stopping, the last one is left for later
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == ["step-000006"]
 
 
@@ -269,7 +209,3 @@ def test_a_mean_over_nothing_reads_as_not_a_number(tmp_path: Path, monkeypatch: 
 
 def with_metric(loss):
     return type(loss)(loss.total, loss.weight, {"none": Mean(0.0, 0.0)})
-
-
-def events_of(run_dir: RunDir) -> list[dict[str, object]]:
-    return [json.loads(line) for line in run_dir.events.read_text().splitlines()]
