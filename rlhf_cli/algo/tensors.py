@@ -3,10 +3,13 @@
 Masks are bool tensors, True counts. What lies under False never reaches a result, not even NaN.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 WHITEN_EPSILON = 1e-8
+_ROWS_AT_ONCE = 256
 
 
 def shift_logprobs(logits: Tensor, target_ids: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -14,8 +17,41 @@ def shift_logprobs(logits: Tensor, target_ids: Tensor, *, temperature: float = 1
 
     Row i of `logits` predicts `target_ids[i]`: the caller shifts by one position when it picks rows.
     """
-    scaled = _scale(logits, temperature)
-    return scaled.gather(-1, target_ids.unsqueeze(-1)).squeeze(-1) - scaled.logsumexp(-1)
+    logprobs: Tensor = _TargetLogprobs.apply(logits, target_ids, temperature)  # type: ignore[no-untyped-call]
+    return logprobs
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """log p_i(y_i), a few rows at a time: of [N, V] nothing is kept but the logits as they are.
+
+    d log p_i(y_i) / d z_iv = ([v = y_i] - p_iv) / T, computed from the logits once more, in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target_ids: Tensor, temperature: float) -> Tensor:
+        taken, total = [], []
+        for part, ids in zip(
+            *(torch.split(each, _ROWS_AT_ONCE) for each in (logits, target_ids)), strict=True
+        ):
+            scaled = _scale(part, temperature)
+            total.append(scaled.logsumexp(-1))
+            taken.append(scaled.gather(-1, ids.unsqueeze(-1)).squeeze(-1))
+        logsumexp = torch.cat(total)
+        ctx.save_for_backward(logits, target_ids, logsumexp)
+        ctx.temperature = temperature
+        return torch.cat(taken) - logsumexp
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        logits, target_ids, logsumexp = ctx.saved_tensors
+        weight = gradients[0] / ctx.temperature
+        result = torch.empty_like(logits)
+        for start in range(0, len(logits), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            ids, each = target_ids[rows, None], weight[rows, None]
+            part = (_scale(logits[rows], ctx.temperature) - logsumexp[rows, None]).exp_().mul_(-each)
+            result[rows] = part.scatter_add_(-1, ids, each)
+        return result, None, None
 
 
 def entropy(logits: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -1,48 +1,22 @@
 """Log-probs of labelled tokens, with the language-model head on those positions only.
 
 `[B, T, V]` logits never exist: a hook in front of the head keeps the N hidden states that predict labelled tokens.
-What the model does to its logits behind the head (soft caps, scales) still happens, on `[N, V]`.
+What the model does to its logits behind the head (soft caps, scales) still happens, on `[N, V]`; where even that is
+large, on a part of the N at a time, and once more in the backward pass instead of being kept.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlhf_cli.algo.tensors import entropy, shift_logprobs
 from rlhf_cli.models.packing import can_pack, unpad
 
-
-@contextmanager
-def head_on(model: PreTrainedModel, predictor_index: Tensor) -> Iterator[None]:
-    """Let the head see only the hidden states that `predictor_index` [N] counts row by row."""
-
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0].flatten(0, 1).index_select(0, predictor_index), *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def labelled_logits(
-    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, loss_mask: Tensor
-) -> Tensor:
-    """Give the logits [N, V] that predict the N tokens where `loss_mask` [B, T] is True, in row-major order."""
-    predicting_mask = torch.zeros_like(loss_mask)
-    predicting_mask[:, :-1] = loss_mask[:, 1:]
-    if can_pack(model, input_ids.shape[1]):
-        inputs = unpad(input_ids, attention_mask)
-        predicting_mask = predicting_mask[attention_mask.bool()][None]
-    else:
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-    with head_on(model, predicting_mask.flatten().nonzero()[:, 0]):
-        logits: Tensor = model(**inputs, use_cache=False).logits
-    return logits
+MOST_LOGITS = 2**25  # that exist at once, in fp32 128 MiB; up to here nothing is computed twice
 
 
 def logprobs_at(
@@ -57,9 +31,22 @@ def logprobs_at(
 
     `inputs` is what the model is called with, in whatever layout.
     """
-    with head_on(model, predictor_index):
-        logits: Tensor = model(**inputs, use_cache=False).logits
-    return shift_logprobs(logits, target_ids, temperature=temperature)
+    return torch.cat(
+        [logprobs for logprobs, _ in _read(model, inputs, predictor_index, target_ids, temperature)]
+    )
+
+
+def logprobs_and_entropy_at(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    predictor_index: Tensor,
+    target_ids: Tensor,
+    *,
+    temperature: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Give log-probs [N] as above, and the detached entropy [N] in nats of each predicting distribution."""
+    parts = list(_read(model, inputs, predictor_index, target_ids, temperature, with_entropy=True))
+    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropies for _, entropies in parts])
 
 
 def labelled_logprobs(
@@ -74,8 +61,9 @@ def labelled_logprobs(
 
     A label on the first token of a row has nothing that predicts it; callers mask it out.
     """
-    logits = labelled_logits(model, input_ids, attention_mask, loss_mask)
-    return shift_logprobs(logits, input_ids[:, 1:][loss_mask[:, 1:]], temperature=temperature)
+    return logprobs_at(
+        model, *_flattened(model, input_ids, attention_mask, loss_mask), temperature=temperature
+    )
 
 
 def labelled_logprobs_and_entropy(
@@ -87,11 +75,90 @@ def labelled_logprobs_and_entropy(
     temperature: float,
 ) -> tuple[Tensor, Tensor]:
     """Give log-probs [N] as above, and the detached entropy [N] in nats of each predicting distribution."""
-    logits = labelled_logits(model, input_ids, attention_mask, loss_mask)
-    logprobs = shift_logprobs(logits, input_ids[:, 1:][loss_mask[:, 1:]], temperature=temperature)
-    return logprobs, entropy(logits, temperature=temperature)
+    return logprobs_and_entropy_at(
+        model, *_flattened(model, input_ids, attention_mask, loss_mask), temperature=temperature
+    )
 
 
 def row_of_label(loss_mask: Tensor) -> Tensor:
     """Give the row index [N] of each labelled token, in the order `labelled_logprobs` returns them."""
     return loss_mask[:, 1:].nonzero()[:, 0]
+
+
+def _flattened(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, loss_mask: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Give what a model is called with for padded rows [B, T], where labelled tokens are predicted, and their ids."""
+    predicting_mask = torch.zeros_like(loss_mask)
+    predicting_mask[:, :-1] = loss_mask[:, 1:]
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+    if can_pack(model, input_ids.shape[1]):
+        inputs = unpad(input_ids, attention_mask)
+        predicting_mask = predicting_mask[attention_mask.bool()]
+    return inputs, predicting_mask.flatten().nonzero()[:, 0], input_ids[:, 1:][loss_mask[:, 1:]]
+
+
+def _read(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    predictor_index: Tensor,
+    target_ids: Tensor,
+    temperature: float,
+    *,
+    with_entropy: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield log-probs and entropies of one part of the N after another; entropies are empty unless asked for."""
+
+    def read(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        entropies = entropy(logits, temperature=temperature) if with_entropy else logits.new_empty(0)
+        return shift_logprobs(logits, ids, temperature=temperature), entropies
+
+    def read_states(states: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return read(_logits_of(model, inputs, states), ids)
+
+    rows_at_once = max(1, MOST_LOGITS // model.get_output_embeddings().weight.shape[0])
+    if len(target_ids) <= rows_at_once:
+        with _before_head(model, lambda states: states.index_select(0, predictor_index)):
+            logits = model(**inputs, use_cache=False).logits
+        yield read(logits, target_ids)
+        return
+    states = _states_at(model, inputs, predictor_index)
+    for part, ids in zip(*(torch.split(each, rows_at_once) for each in (states, target_ids)), strict=True):
+        yield checkpoint(read_states, part, ids, use_reentrant=False)
+
+
+def _states_at(model: PreTrainedModel, inputs: Mapping[str, Tensor], index: Tensor) -> Tensor:
+    """Give the hidden states [N, D] in front of the head at `index` [N], counted row by row."""
+    caught: list[Tensor] = []
+
+    def catch(states: Tensor) -> Tensor:
+        caught.append(states.index_select(0, index))
+        return states[:1]  # the head has to be called with something
+
+    with _before_head(model, catch):
+        model(**inputs, use_cache=False)
+    return caught[0]
+
+
+def _logits_of(model: PreTrainedModel, inputs: Mapping[str, Tensor], states: Tensor) -> Tensor:
+    """Give what the model makes of hidden states [N, D] in its head and behind it -> [N, V].
+
+    It is called with one token, whose own state the head never sees.
+    """
+    with _before_head(model, lambda _: states):
+        logits: Tensor = model(input_ids=inputs["input_ids"][:1, :1], use_cache=False).logits
+    return logits
+
+
+@contextmanager
+def _before_head(model: PreTrainedModel, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let `change` choose what the head sees: from all hidden states, row by row [B * T, D], to others [N, D]."""
+
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (change(inputs[0].flatten(0, 1)), *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()

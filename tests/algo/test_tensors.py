@@ -49,6 +49,33 @@ def test_gradient_of_a_logprob_is_one_hot_minus_softmax():
     assert logits.grad[0].tolist() == pytest.approx([1 - 1 / 4, -3 / 4], abs=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shift_logprobs_are_those_of_log_softmax(temperature: float, dtype: torch.dtype):
+    """600 rows: more than are worked on at once."""
+    generator = torch.Generator().manual_seed(0)
+    logits = (4 * torch.randn(600, 7, generator=generator)).to(dtype)
+    ids = torch.randint(0, 7, (600,), generator=generator)
+    weights = torch.randn(600, generator=generator)
+    ours, plain = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    found = shift_logprobs(ours, ids, temperature=temperature)
+    expected = (plain.float() / temperature).log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-6)
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(
+        ours.grad, plain.grad, rtol=1e-2 if dtype == torch.bfloat16 else 1e-5, atol=5e-6
+    )
+
+
+def test_shift_logprobs_of_nothing():
+    logits = torch.zeros(0, 5, requires_grad=True)
+    logprobs = shift_logprobs(logits, torch.zeros(0, dtype=torch.long))
+    logprobs.sum().backward()
+    assert logprobs.shape == (0,)
+    assert logits.grad is not None
+
+
 def test_entropy_of_known_distributions():
     # log 4 - 3/4 log 3 for (1/4, 3/4); log 4 for four equal; log 2 when -inf leaves two equal.
     assert entropy(torch.tensor([QUARTERS])).item() == pytest.approx(

@@ -2,11 +2,14 @@
 
 import pytest
 import torch
-from tiny_models import MODELS, build, stir
+from tiny_models import MODELS, VOCAB, build, stir
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf_cli.config.sections import Lora
+from rlhf_cli.algo.tensors import shift_logprobs
+from rlhf_cli.config.sections import Loop, Lora
+from rlhf_cli.models import scoring
+from rlhf_cli.models.device import set_up_training
 from rlhf_cli.models.load import wrap_lora
 from rlhf_cli.models.scoring import labelled_logprobs, labelled_logprobs_and_entropy, row_of_label
 
@@ -30,8 +33,10 @@ def full_logprobs(model: PreTrainedModel, temperature: float = 1.0) -> tuple[Ten
 
 @pytest.fixture(params=[*MODELS, "lora"])
 def model(request: pytest.FixtureRequest) -> PreTrainedModel:
-    if request.param != "lora":
-        return build(request.param)
+    return with_adapters() if request.param == "lora" else build(request.param)
+
+
+def with_adapters() -> PreTrainedModel:
     wrapped = wrap_lora(build(), Lora(rank=4), task="CAUSAL_LM").eval()
     stir(wrapped)
     return wrapped
@@ -92,3 +97,47 @@ def test_a_label_on_the_first_token_is_left_out() -> None:
 def test_rows_of_labels_by_hand() -> None:
     assert row_of_label(LABELS).tolist() == [0] * 9 + [1] * 5 + [2] * 2
     assert row_of_label(torch.tensor([[True, False], [False, True]])).tolist() == [1]
+
+
+@pytest.fixture
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five of the sixteen labelled positions at a time."""
+    monkeypatch.setattr(scoring, "MOST_LOGITS", 5 * VOCAB)
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_log_probs_and_entropies_in_parts(model: PreTrainedModel) -> None:
+    logprobs, entropy = labelled_logprobs_and_entropy(model, IDS, ATTENTION, LABELS, temperature=0.7)
+    expected, expected_entropy = full_logprobs(model, 0.7)
+    torch.testing.assert_close(logprobs.detach(), expected, rtol=0, atol=3e-6)
+    torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "tied llama", "gemma2", "lora"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "recomputed"])
+def test_gradients_in_parts(name: str, monkeypatch: pytest.MonkeyPatch, *, checkpointing: bool) -> None:
+    gradients = []
+    for most_logits in (scoring.MOST_LOGITS, 5 * VOCAB):
+        monkeypatch.setattr(scoring, "MOST_LOGITS", most_logits)
+        model = with_adapters() if name == "lora" else build(name)
+        set_up_training(
+            model.get_base_model() if name == "lora" else model, Loop(gradient_checkpointing=checkpointing)
+        )
+        logprobs = labelled_logprobs(model, IDS, ATTENTION, LABELS)
+        (logprobs * torch.linspace(-1, 1, len(logprobs))).sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_logits_in_parts_are_never_all_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def watched(logits: Tensor, target_ids: Tensor, *, temperature: float) -> Tensor:
+        sizes.append(logits.numel())
+        return shift_logprobs(logits, target_ids, temperature=temperature)
+
+    monkeypatch.setattr(scoring, "shift_logprobs", watched)
+    labelled_logprobs(build(), IDS, ATTENTION, LABELS).sum().backward()
+    assert max(sizes) == 5 * VOCAB
+    assert len(sizes) == 2 * 4  # forward, and once more in the backward pass
