@@ -4,14 +4,15 @@
 every model hands to its attention as it is.
 """
 
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlhf_cli.algo.packing import pack
@@ -19,6 +20,8 @@ from rlhf_cli.algo.packing import pack
 _ATTENTION = "rlhf_packed"  # sdpa, where no layout is given
 _PROBE_IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]])
 _PROBE_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+_LONGEST_FOR_PRODUCTS = 1024  # attention weights are kept, as many as the square of a row's length
+_QUERIES_AT_ONCE = 256
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
 
@@ -105,23 +108,17 @@ def _attention(
             module, query, key, value, attention_mask, **kwargs
         )
         return plain
-    # Under autocast a CPU would attend in bf16, whose backward pass takes it twice the time of fp32.
-    on_cpu = query.device.type == "cpu"
-    dtype = torch.promote_types(value.dtype, torch.float32) if on_cpu else value.dtype
-    with torch.autocast("cpu", enabled=False) if on_cpu else nullcontext():
-        rows = _by_row(
-            module, query.to(dtype), key.to(dtype), value.to(dtype), attention_mask[0, 0].tolist(), kwargs
-        )
-    return torch.cat(list(rows), dim=1).to(value.dtype), None
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    attend = partial(_attend_on_cpu if value.device.type == "cpu" else _attend, module, **kwargs)
+    return torch.cat(list(_by_row(attend, query, key, value, attention_mask[0, 0].tolist())), dim=1), None
 
 
 def _by_row(
-    module: nn.Module,
+    attend: Callable[[Tensor, Tensor, Tensor], Tensor],
     query: Tensor,
     key: Tensor,
     value: Tensor,
     layout: list[list[int]],
-    kwargs: dict[str, Any],
 ) -> Iterator[Tensor]:
     """Attend from each prompt and its first answer at once, and from every other answer with the prompt in front."""
     lengths = [length for prompt, *answers in layout for length in (prompt + sum(answers[:1]), *answers[1:])]
@@ -129,20 +126,64 @@ def _by_row(
     pieces = zip(*(torch.split(states, lengths, 2) for states in (query, key, value)), strict=True)
     for prompt, *answers in layout:
         first_query, first_key, first_value = next(pieces)
-        yield sdpa_attention_forward(module, first_query, first_key, first_value, None, **kwargs)[0]
+        yield attend(first_query, first_key, first_value)
         prompt_key, prompt_value = first_key[:, :, :prompt], first_value[:, :, :prompt]
         for length in answers[1:]:
             own_query, own_key, own_value = next(pieces)
-            if length == 0:
-                continue
-            seen_mask = torch.ones(length, prompt + length, dtype=torch.bool, device=query.device).tril(
-                prompt
-            )
-            keys, values = (
-                torch.cat([prompt_key, own_key], dim=2),
-                torch.cat([prompt_value, own_value], dim=2),
-            )
-            yield sdpa_attention_forward(module, own_query, keys, values, seen_mask[None, None], **kwargs)[0]
+            if length > 0:
+                keys = torch.cat([prompt_key, own_key], dim=2)
+                yield attend(own_query, keys, torch.cat([prompt_value, own_value], dim=2))
+
+
+def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
+    """Attend from the last L of S positions to those up to each: [1, H, L, D], twice [1, K, S, D] -> [1, L, H, D]."""
+    seen_mask = _seen_mask(query, key) if query.shape[2] < key.shape[2] else None
+    attended: Tensor = sdpa_attention_forward(module, query, key, value, seen_mask, **kwargs)[0]
+    return attended
+
+
+def _attend_on_cpu(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
+    """Attend as above. The kernels of a CPU compute bf16 in fp32, at a quarter of the speed of its matrix products."""
+    dtype = value.dtype
+    if dtype == torch.float32:
+        return _attend(module, query, key, value, **kwargs)
+    if key.shape[2] <= _LONGEST_FOR_PRODUCTS:
+        return _attend_by_products(module, query, key, value, **kwargs)
+    with torch.autocast("cpu", enabled=False):
+        return _attend(module, query.float(), key.float(), value.float(), **kwargs).to(dtype)
+
+
+def _attend_by_products(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> Tensor:
+    """Attend as above by two matrix products, a block of queries at a time, which skips most of what is not seen."""
+    groups = query.shape[1] // key.shape[1]
+    keys, values = repeat_kv(key, groups)[0], repeat_kv(value, groups)[0]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    bias = torch.zeros((), dtype=query.dtype).where(_seen_mask(query, key)[0, 0], -torch.inf)
+    num_before = key.shape[2] - query.shape[2]
+    attended = []
+    for begin in range(0, query.shape[2], _QUERIES_AT_ONCE):
+        rows = slice(begin, begin + _QUERIES_AT_ONCE)
+        end = min(num_before + rows.stop, key.shape[2])
+        scores = torch.baddbmm(bias[rows, :end], query[0, :, rows], keys[:, :end].mT, alpha=scale)
+        weights = F.dropout(scores.softmax(-1), dropout)
+        attended.append(torch.bmm(weights, values[:, :end]))
+    return torch.cat(attended, dim=1).transpose(0, 1)[None]
+
+
+def _seen_mask(query: Tensor, key: Tensor) -> Tensor:
+    """Say which of S positions the last L see: [1, 1, L, S], each those up to itself."""
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    seen = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
+    return seen.tril(num_keys - num_queries)[None, None]
 
 
 AttentionInterface.register(_ATTENTION, _attention)
