@@ -118,7 +118,7 @@ def _read(
 
     rows_at_once = max(1, MOST_LOGITS // model.get_output_embeddings().weight.shape[0])
     if len(target_ids) <= rows_at_once:
-        with _before_head(model, lambda states: states.index_select(0, predictor_index)):
+        with head_on(model, predictor_index):
             logits = model(**inputs, use_cache=False).logits
         yield read(logits, target_ids)
         return
@@ -148,6 +148,13 @@ def _logits_of(model: PreTrainedModel, inputs: Mapping[str, Tensor], states: Ten
     with _before_head(model, lambda _: states):
         logits: Tensor = model(input_ids=inputs["input_ids"][:1, :1], use_cache=False).logits
     return logits
+
+
+@contextmanager
+def head_on(model: PreTrainedModel, predictor_index: Tensor) -> Iterator[None]:
+    """Let the head see only the hidden states that `predictor_index` [N] counts row by row."""
+    with _before_head(model, lambda states: states.index_select(0, predictor_index)):
+        yield
 
 
 @contextmanager
