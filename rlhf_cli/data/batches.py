@@ -110,9 +110,9 @@ def collate(rows: Sequence[EncodedText], pad_id: int) -> TokenBatch:
     loss_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for b, row in enumerate(rows):
         length = len(row.input_ids)
-        input_ids[b, :length] = torch.as_tensor(row.input_ids)
+        input_ids[b, :length] = torch.from_numpy(np.asarray(row.input_ids, dtype=np.int64))
         attention_mask[b, :length] = 1
-        loss_mask[b, :length] = torch.as_tensor(row.loss_mask)
+        loss_mask[b, :length] = torch.from_numpy(np.asarray(row.loss_mask, dtype=np.bool_))
     return TokenBatch(input_ids, attention_mask, loss_mask, tuple(row.origin for row in rows))
 
 

@@ -4,8 +4,9 @@ A prompt always gets exactly the ids generation will see. The completion continu
 tokenisation where the prompt's ids are its prefix, tokenised alone where a merge crosses the border.
 """
 
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_cli.data.template import Rendered, Renderer
 from rlhf_cli.data.tokens import Place, TextTokens, moved
 from rlhf_cli.errors import DataError
-from rlhf_cli.records import Comparison, Demonstration, Prompt
+from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
 
 _ROWS_PER_CALL = 2048  # one call of the tokenizer's own threads
 _SPELLED_OUT = "special tokens in the text, read as plain characters"
@@ -28,10 +29,15 @@ class EncodedText:
     loss_mask   [  .  . . . .   T  T   ]     num_prompt = 5
     """
 
-    input_ids: list[int]
-    loss_mask: list[bool]
+    input_ids: Sequence[int]
+    loss_mask: Sequence[bool]
     num_prompt: int
     origin: str
+
+    @staticmethod
+    def compact(ids: Sequence[int], mask: Sequence[bool], num_prompt: int, origin: str) -> "EncodedText":
+        """Keep a row in five bytes a token; as lists it takes ten times as much."""
+        return EncodedText(array("i", ids), array("b", mask), num_prompt, origin)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +96,9 @@ class Encoder:
         self, records: Sequence[Demonstration], *, loss_on: str = "completion"
     ) -> list[EncodedText]:
         """Encode demonstrations; rows without one trained token are dropped and counted."""
-        rendered = [self.renderer.pair(r.prompt, r.completion, r.origin, loss_on=loss_on) for r in records]
+        asked = ((r.prompt, r.completion, r.origin) for r in records)
         kept = []
-        for row, reason in map(self._fit, self._encode(rendered, [r.origin for r in records])):
+        for row, reason in map(self._fit, self._encode(asked, loss_on=loss_on)):
             if reason:
                 self.tally.counts[reason] += 1
             else:
@@ -102,11 +108,10 @@ class Encoder:
 
     def comparisons(self, records: Sequence[Comparison]) -> list[EncodedPair]:
         """Encode both sides of each pair; a pair is dropped, and counted once, when either side is."""
-        sides = [(r.prompt, text, r.origin) for r in records for text in (r.chosen, r.rejected)]
-        rendered = [self.renderer.pair(prompt, text, origin) for prompt, text, origin in sides]
-        fitted = [self._fit(row) for row in self._encode(rendered, [side[2] for side in sides])]
+        sides = ((r.prompt, text, r.origin) for r in records for text in (r.chosen, r.rejected))
+        fitted = map(self._fit, self._encode(sides))
         pairs = []
-        for record, one, other in zip(records, fitted[::2], fitted[1::2], strict=True):
+        for record, one, other in zip(records, fitted, fitted, strict=True):
             (chosen, reason), (rejected, other_reason) = one, other
             reason = reason or other_reason
             if not reason and chosen.input_ids == rejected.input_ids:
@@ -122,8 +127,8 @@ class Encoder:
         """Encode prompts for sampling; those longer than `max_prompt_length` tokens are dropped and counted."""
         rendered = [self.renderer.prompt(r.prompt, r.origin) for r in records]
         kept = []
-        for record, row, (ids, _) in zip(
-            records, rendered, self._tokens.of([r.text for r in rendered]), strict=True
+        for record, row, ids in zip(
+            records, rendered, self._tokens.ids_of([r.text for r in rendered]), strict=True
         ):
             input_ids = self._front_of(row) + ids
             self.tally.counts[_SPELLED_OUT] += self._tokens.has_special(row.text)
@@ -137,45 +142,74 @@ class Encoder:
         self.tally.lengths += [len(prompt.input_ids) for prompt in kept]
         return kept
 
-    def _encode(self, rendered: Sequence[Rendered], origins: Sequence[str]) -> Iterator[EncodedText]:
-        pending = iter(zip(rendered, origins, strict=True))
-        while chunk := list(islice(pending, _ROWS_PER_CALL)):
-            prompts = self._tokens.of([row.text[: row.num_prompt_chars] for row, _ in chunk])
-            whole = self._tokens.of([row.text for row, _ in chunk])
-            for (row, origin), prompt, (ids, places) in zip(chunk, prompts, whole, strict=True):
+    def _encode(
+        self, asked: Iterable[tuple[Text, Text, str]], *, loss_on: str = "completion"
+    ) -> Iterator[EncodedText]:
+        """Encode prompts with their completions and origins, many at a time."""
+        asked = iter(asked)
+        while chunk := list(islice(asked, _ROWS_PER_CALL)):
+            rendered = [self.renderer.pair(*texts, loss_on=loss_on) for texts in chunk]
+            for row, tokens, (*_, origin) in zip(rendered, self._tokenised(rendered), chunk, strict=True):
                 self.tally.counts[_SPELLED_OUT] += self._tokens.has_special(row.text)
-                num_prompt = len(prompt[0])
-                if ids[:num_prompt] != prompt[0]:
-                    tail, tail_places = self._tokens.behind(row.text[row.num_prompt_chars :])
-                    ids, places = prompt[0] + tail, prompt[1] + moved(tail_places, row.num_prompt_chars)
-                front = self._front_of(row)
-                places = [(0, 0)] * len(front) + places
-                yield self._close(row, front + ids, places, len(front) + num_prompt, origin)
+                yield self._close(row, *tokens, origin)
+
+    def _tokenised(self, rendered: Sequence[Rendered]) -> Iterator[tuple[list[int], list[Place] | None, int]]:
+        """Give the ids of each row, their places where the loss mask needs them, and the size of its prompt."""
+        prompts = [row.text[: row.num_prompt_chars] for row in rendered]
+        distinct = list(dict.fromkeys(prompts))
+        ids_of_prompt = dict(zip(distinct, self._tokens.ids_of(distinct), strict=True))
+        simple = [row.text for row in rendered if _is_one_answer(row)]
+        simple_ids = iter(self._tokens.ids_of(simple))
+        with_places = iter(self._tokens.of([row.text for row in rendered if not _is_one_answer(row)]))
+        for row, prompt in zip(rendered, prompts, strict=True):
+            front = self._front_of(row)
+            prompt_ids, answer = ids_of_prompt[prompt], row.text[row.num_prompt_chars :]
+            num_prompt = len(front) + len(prompt_ids)
+            if _is_one_answer(row):
+                ids = next(simple_ids)
+                if ids[: len(prompt_ids)] != prompt_ids:
+                    ids = prompt_ids + self._tokens.behind(answer)[0]
+                yield front + ids, None, num_prompt
+            else:
+                ids, places = next(with_places)
+                if ids[: len(prompt_ids)] != prompt_ids:
+                    tail, tail_places = self._tokens.behind(answer)
+                    places = self._tokens.of([prompt])[0][1] + moved(tail_places, row.num_prompt_chars)
+                    ids = prompt_ids + tail
+                yield front + ids, [(0, 0)] * len(front) + places, num_prompt
 
     def _front_of(self, row: Rendered) -> list[int]:
         return [] if row.templated else self._tokens.front
 
     def _close(
-        self, row: Rendered, ids: list[int], places: list[Place], num_prompt: int, origin: str
+        self, row: Rendered, ids: list[int], places: list[Place] | None, num_prompt: int, origin: str
     ) -> EncodedText:
-        """Mask by character spans, end every trained span at its stop token, and end the row there as well."""
+        """Mask by character spans, end every trained span at its stop token, and end the row there as well.
+
+        Without places, the one span is all that comes behind the prompt.
+        """
         mask = [False] * len(ids)
         if not row.trained:
-            return EncodedText(ids, mask, num_prompt, origin)
+            return EncodedText.compact(ids, mask, num_prompt, origin)
         last = -1
         for begin, end in row.trained:
             # Nothing predicts the first token of a row, so it never carries loss; it may be a BOS that also stops.
-            first = max(num_prompt, 1) if begin == row.num_prompt_chars else 1
-            inside = [t for t in range(first, len(ids)) if places[t][0] < end and places[t][1] > begin]
-            stops = [t for t in inside if ids[t] in self.stop_ids]
-            keep = inside[: inside.index(stops[-1]) + 1] if stops else inside
+            inside: Sequence[int] = range(
+                max(num_prompt, 1) if begin == row.num_prompt_chars else 1, len(ids)
+            )
+            if places is not None:
+                inside = [t for t in inside if places[t][0] < end and places[t][1] > begin]
+            stop = next(
+                (k for k in reversed(range(len(inside))) if ids[inside[k]] in self.stop_ids), len(inside)
+            )
+            keep = inside[: stop + 1]
             for t in keep:
                 mask[t] = True
             last = keep[-1] if keep else last
         ids, mask = ids[: last + 1] if last >= 0 else ids, mask[: last + 1] if last >= 0 else mask
         if not ids or not mask[-1] or ids[-1] not in self.stop_ids:
             ids, mask = [*ids, self.eos_id], [*mask, bool(ids)]
-        return EncodedText(ids, mask, min(num_prompt, len(ids)), origin)
+        return EncodedText.compact(ids, mask, min(num_prompt, len(ids)), origin)
 
     def _fit(self, row: EncodedText) -> tuple[EncodedText, str | None]:
         """Apply the length limit; give the row, and why it is dropped if it is."""
@@ -208,3 +242,8 @@ class Encoder:
         self.tally.counts["rows that end in a trained EOS"] += sum(
             row.loss_mask[-1] and row.input_ids[-1] in self.stop_ids for row in rows
         )
+
+
+def _is_one_answer(row: Rendered) -> bool:
+    """Say whether all that comes behind the prompt carries loss, and nothing else."""
+    return row.trained == ((row.num_prompt_chars, len(row.text)),)

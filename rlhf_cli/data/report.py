@@ -70,7 +70,7 @@ def render_sample(
     start = 0
     for t in range(1, len(row.input_ids) + 1):
         if t == len(row.input_ids) or row.loss_mask[t] != row.loss_mask[start]:
-            text = str(tokenizer.decode(row.input_ids[start:t], clean_up_tokenization_spaces=False))
+            text = str(tokenizer.decode(list(row.input_ids[start:t]), clean_up_tokenization_spaces=False))
             parts.append(mark(text) if row.loss_mask[start] else plain(text))
             start = t
     return "".join(parts)

@@ -7,6 +7,7 @@ private-use character before the template runs, and `encode` spells it out as or
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -53,6 +54,9 @@ class Renderer:
         specials = _special_tokens(tokenizer)
         self.sentinels: Mapping[str, str] = {s: chr(_FIRST_SENTINEL + i) for i, s in enumerate(specials)}
         self._special = re.compile("|".join(map(re.escape, specials)))
+        self._apply = lru_cache(maxsize=16)(
+            self._render
+        )  # the turns of one row are asked for again and again
 
     def prompt(self, prompt: Text, origin: str) -> Rendered:
         """Render a prompt the way generation sees it."""
@@ -103,7 +107,7 @@ class Renderer:
             )
         return len(prefix)
 
-    def _apply(self, dialog: Dialog, origin: str, *, add_generation_prompt: bool) -> str:
+    def _render(self, dialog: Dialog, origin: str, *, add_generation_prompt: bool) -> str:
         if not dialog:
             return ""
         contents = [self._without_eos(m.content) if _is_ours(m) else m.content for m in dialog]

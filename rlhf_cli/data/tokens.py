@@ -31,6 +31,12 @@ class TextTokens:
         """Say whether a special token stands in the text as characters."""
         return self._sentinel.search(text) is not None
 
+    def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenise texts as `of` does, without the places, which take a third of the time."""
+        plain = [text for text in texts if not self.has_special(text)]
+        found = iter(self._ids(plain))
+        return [self._in_pieces(text)[0] if self.has_special(text) else next(found) for text in texts]
+
     def of(self, texts: Sequence[str]) -> list[Tokens]:
         """Tokenise texts as they are: nothing in front, nothing behind."""
         results: list[Tokens] = [([], [])] * len(texts)
@@ -70,6 +76,13 @@ class TextTokens:
             places += [(position, position + 1)] * len(new_ids) if special else moved(new_places, position)
             position += len(piece)
         return ids, places
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        batch = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        ids: list[list[int]] = batch["input_ids"]
+        return ids
 
     def _call(self, texts: list[str], *, spell_out: bool = False) -> list[Tokens]:
         if not texts:

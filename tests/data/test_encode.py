@@ -53,16 +53,16 @@ def with_template(template: str) -> PreTrainedTokenizerBase:
 
 def test_a_plain_row_by_hand() -> None:
     row = encode("2+2=", " 4")
-    assert row.input_ids == [19, 12, 19, 30, 222, 21, 0]
-    assert row.loss_mask == [False] * 4 + [True] * 3
+    assert list(row.input_ids) == [19, 12, 19, 30, 222, 21, 0]
+    assert list(row.loss_mask) == [False] * 4 + [True] * 3
     assert (row.num_prompt, row.origin) == (4, "f:1")
 
 
 def test_a_dialog_row_by_hand() -> None:
     row = encode((Message("user", "hi"),), (Message("assistant", "yo"),))
     head = "<|user|>\nhi\n<|assistant|>\n"
-    assert row.input_ids == [*spelled(head), *spelled("yo"), 0]
-    assert row.loss_mask == [False] * len(head) + [True] * 3
+    assert list(row.input_ids) == [*spelled(head), *spelled("yo"), 0]
+    assert list(row.loss_mask) == [False] * len(head) + [True] * 3
     assert row.num_prompt == len(head)
 
 
@@ -74,7 +74,7 @@ def labels(rows: list[EncodedText], width: int) -> list[list[int]]:
 def test_ids_and_labels_are_the_oracles() -> None:
     rows = encoder(chatml_tokenizer()).demonstrations([Demonstration(*pair, "f:1") for pair in ORACLE_ROWS])
     no = -100
-    assert [row.input_ids for row in rows] == [
+    assert [list(row.input_ids) for row in rows] == [
         [17, 10, 17, 28, 220, 19, 256],
         [71, 72, 220, 71, 68, 75, 75, 78, 220, 83, 71, 68, 81, 68, 256],
         [83, 71, 68, 220, 82, 74, 88, 220, 72, 82, 220, 65, 75, 84, 68, 256],
@@ -93,14 +93,14 @@ def test_ids_and_labels_on_the_oracles_own_tokenizer() -> None:
     rows = encoder(tokenizer).demonstrations([Demonstration(*pair, "f:1") for pair in ORACLE_ROWS])
     expected = oracle["sft_prompt_completion"]
     assert labels(rows, 16) == expected["labels"]
-    assert [row.input_ids + [257] * (16 - len(row.input_ids)) for row in rows] == expected["input_ids"]
+    assert [[*row.input_ids] + [257] * (16 - len(row.input_ids)) for row in rows] == expected["input_ids"]
     pairs = [
         ("2+2=", " 4", " five!"), ("hi", " hello there", " no"), ("the sky is", " blue", " green"),
     ]  # fmt: skip
     encoded = encoder(tokenizer).comparisons([Comparison(*texts, "f:1") for texts in pairs])
     expected = oracle["dpo_sigmoid"]
     sides = [pair.chosen for pair in encoded] + [pair.rejected for pair in encoded]
-    assert [row.input_ids + [257] * (17 - len(row.input_ids)) for row in sides] == expected["input_ids"]
+    assert [[*row.input_ids] + [257] * (17 - len(row.input_ids)) for row in sides] == expected["input_ids"]
     masks = [[int(m) for m in row.loss_mask] + [0] * (17 - len(row.loss_mask)) for row in sides]
     assert masks == expected["completion_mask"]
 
@@ -162,9 +162,9 @@ def test_every_stop_of_the_template_ends_a_turn() -> None:
     tokenizer.chat_template = CHATML.replace("<|im_end|>", "<|eot|>")
     stop = tokenizer.convert_tokens_to_ids("<|eot|>")
     row = encode(DIALOG[:1], DIALOG[1:2], tokenizer, stop_ids=(stop,))
-    assert row.input_ids[-2:] == [*spelled("b"), stop]
+    assert list(row.input_ids[-2:]) == [*spelled("b"), stop]
     without = encode(DIALOG[:1], DIALOG[1:2], tokenizer)
-    assert without.input_ids[-4:] == [*spelled("b"), stop, *spelled("\n"), 0]
+    assert list(without.input_ids[-4:]) == [*spelled("b"), stop, *spelled("\n"), 0]
 
 
 @pytest.mark.parametrize("completion", [" 4", " 4<|end|>"])
@@ -177,10 +177,10 @@ def test_plain_rows_end_in_one_eos(make, completion: str) -> None:
 def test_eos_inside_the_text_is_spelled_out_and_counted() -> None:
     some = encoder()
     (row,) = some.demonstrations([Demonstration("<|end|>", "a<|end|>b", "f:1")])
-    assert row.input_ids == [*spelled("<|end|>a<|end|>b"), 0]
+    assert list(row.input_ids) == [*spelled("<|end|>a<|end|>b"), 0]
     assert some.tally.counts["special tokens in the text, read as plain characters"] == 1
     (prompt,) = some.prompts([Prompt("<|end|>", "f:1")], max_prompt_length=9)
-    assert prompt.input_ids == spelled("<|end|>")
+    assert list(prompt.input_ids) == spelled("<|end|>")
     assert some.tally.counts["special tokens in the text, read as plain characters"] == 2
 
 
@@ -204,15 +204,15 @@ def test_text_rows_train_all_but_the_first_token() -> None:
 def test_a_bos_that_also_stops_does_not_end_the_row() -> None:
     """Models that separate documents by BOS list it among their stop ids."""
     row = encode("a", " b", sentencepiece_tokenizer(), loss_on="all", stop_ids=(1, 2))
-    assert row.input_ids == [1, 259, 260, 259, 261, 2]
-    assert row.loss_mask == [False, True, True, True, True, True]
+    assert list(row.input_ids) == [1, 259, 260, 259, 261, 2]
+    assert list(row.loss_mask) == [False, True, True, True, True, True]
 
 
 def test_trailing_and_leading_spaces_keep_their_loss() -> None:
     tokenizer = trimming_tokenizer()
     row = encode("2+2= ", "  4  ", tokenizer)
     assert tokenizer.decode(row.input_ids[row.num_prompt :]) == "  4  <|end|>"
-    assert row.loss_mask == [t >= row.num_prompt for t in range(len(row.input_ids))]
+    assert list(row.loss_mask) == [t >= row.num_prompt for t in range(len(row.input_ids))]
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}:  {{ m.content }}{{ eos_token }}{% endfor %}"
         "{% if add_generation_prompt %}assistant:  {% endif %}"
@@ -238,11 +238,15 @@ def test_bos_stands_first_and_once() -> None:
 def test_sentencepiece_borders() -> None:
     tokenizer = sentencepiece_tokenizer()
     time, four, ti, me, space = (tokenizer.convert_tokens_to_ids(t) for t in ["▁time", "▁4", "ti", "me", "▁"])
-    assert encode("a", " 4", tokenizer).input_ids == [1, space, space + 1, four, 2]
+    assert list(encode("a", " 4", tokenizer).input_ids) == [1, space, space + 1, four, 2]
     # One token across the border becomes two; the completion gets no space of its own.
     assert tokenizer("time")["input_ids"] == [1, time]
-    assert encode("ti", "me", tokenizer).input_ids == [1, space, ti, me, 2]
-    assert encode("a ", "4", tokenizer).input_ids[3:] == [space, tokenizer.convert_tokens_to_ids("4"), 2]
+    assert list(encode("ti", "me", tokenizer).input_ids) == [1, space, ti, me, 2]
+    assert list(encode("a ", "4", tokenizer).input_ids[3:]) == [
+        space,
+        tokenizer.convert_tokens_to_ids("4"),
+        2,
+    ]
     # Nor does what follows a special token spelled out.
     row = encode("a", "</s>me", tokenizer)
     assert tokenizer.decode(row.input_ids[1:-1]) == "a</s>me"
@@ -252,18 +256,18 @@ def test_sentencepiece_borders() -> None:
 def test_borders_of_a_real_sentencepiece_tokenizer() -> None:
     tokenizer = AutoTokenizer.from_pretrained(SHARED / "models/stories260K-hf")
     row = encode("Once upon a ti", "me", tokenizer, stop_ids=(1, 2))
-    assert tokenizer.convert_ids_to_tokens(row.input_ids) == [
+    assert tokenizer.convert_ids_to_tokens(list(row.input_ids)) == [
         "<s>", "▁Once", "▁upon", "▁a", "▁t", "i", "m", "e", "</s>",
     ]  # fmt: skip
-    assert row.loss_mask == [False] * 6 + [True] * 3
+    assert list(row.loss_mask) == [False] * 6 + [True] * 3
     whole = encode("", "Once upon a time", tokenizer, stop_ids=(1, 2), loss_on="all")
-    assert whole.input_ids == [1, 403, 407, 261, 378, 2]
-    assert whole.loss_mask == [False] + [True] * 5
+    assert list(whole.input_ids) == [1, 403, 407, 261, 378, 2]
+    assert list(whole.loss_mask) == [False] + [True] * 5
 
 
 def test_a_merge_across_the_border_is_undone() -> None:
     tokenizer = train_tokenizer(["abc abc abc"] * 4, 262)
     assert len(tokenizer("abc")["input_ids"]) == 1
     row = encode("ab", "c", tokenizer)
-    assert row.input_ids[: row.num_prompt] == tokenizer("ab")["input_ids"]
-    assert row.input_ids[row.num_prompt :] == [*tokenizer("c")["input_ids"], 0]
+    assert list(row.input_ids[: row.num_prompt]) == tokenizer("ab")["input_ids"]
+    assert list(row.input_ids[row.num_prompt :]) == [*tokenizer("c")["input_ids"], 0]

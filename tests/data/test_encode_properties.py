@@ -34,7 +34,7 @@ def test_a_rows_prompt_is_what_generation_sees(tokenizer, prompt: Text, answer: 
     if row is None or not asked:
         assert prompt == ""
     else:
-        assert row.input_ids[: row.num_prompt] == asked[0].input_ids
+        assert list(row.input_ids[: row.num_prompt]) == asked[0].input_ids
 
 
 @each_tokenizer
@@ -44,7 +44,7 @@ def test_plain_rows_hold_no_special_token_of_the_text(tokenizer, prompt: str, an
     for row in encoder_of(tokenizer).demonstrations([Demonstration(prompt, answer, "f:1")]):
         front = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
         assert specials_in(row.input_ids, tokenizer) == [*front, tokenizer.eos_token_id]
-        assert row.loss_mask == [t >= max(row.num_prompt, 1) for t in range(len(row.input_ids))]
+        assert list(row.loss_mask) == [t >= max(row.num_prompt, 1) for t in range(len(row.input_ids))]
 
 
 @each_tokenizer
