@@ -27,7 +27,7 @@ class Judged:
     """What the models say about N sampled tokens, each [N].
 
     logprobs   of the tokens, in nats
-    values     of the states they were chosen in; None without a critic
+    values     of the states they were chosen in, where the critic is a head on the policy
     entropy    of the distributions they were drawn from, in nats, detached; None where it was not asked for
     """
 
@@ -74,7 +74,7 @@ class ActorCritic:
         *,
         with_entropy: bool = False,
     ) -> Judged:
-        """Ask policy and critic about the tokens `target_ids` [N] that positions `predictor_index` [N] predict.
+        """Ask the policy about the tokens `target_ids` [N] that positions `predictor_index` [N] predict.
 
         `inputs` is what the models are called with, in whatever layout; positions are counted row by row.
         """
@@ -82,18 +82,24 @@ class ActorCritic:
         with self.autocast():
             with head_on(model, predictor_index), _head_inputs(model) as states:
                 logits: Tensor = model(**inputs, use_cache=False).logits
-            match self.critic:
-                case None:
-                    values = None
-                case ValueHead() as head:
-                    values = head(states[0])
-                case critic:
-                    values = critic(inputs, predictor_index)
+            values = self.critic(states[0]) if isinstance(self.critic, ValueHead) else None
         return Judged(
             shift_logprobs(logits, target_ids, temperature=self._temperature),
             values,
             entropy(logits, temperature=self._temperature) if with_entropy else None,
         )
+
+    def values(self, inputs: Mapping[str, Tensor], predictor_index: Tensor) -> Tensor:
+        """Ask a critic of its own about the states after the positions `predictor_index` [N] -> [N]."""
+        assert isinstance(self.critic, Critic)
+        with self.autocast():
+            values: Tensor = self.critic(inputs, predictor_index)
+        return values
+
+    @property
+    def has_own_critic(self) -> bool:
+        """Say whether the critic is a model beside the policy."""
+        return isinstance(self.critic, Critic)
 
     @torch.no_grad()
     def reference_logprobs(

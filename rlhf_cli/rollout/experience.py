@@ -150,7 +150,13 @@ class Experience:
         }
         self._adapt_kl(measured.kl)
         minibatches = list(self._minibatches())
-        return lambda: cut_steps(measured, estimate, minibatches=minibatches, cutter=self._cutter)
+        return lambda: cut_steps(
+            measured,
+            estimate,
+            minibatches=minibatches,
+            cutter=self._cutter,
+            has_own_critic=self._actors.has_own_critic,
+        )
 
     def _draw_prompts(self) -> tuple[list[EncodedPrompt], list[int]]:
         """Take the next prompts of the endless walk, each as often as it is answered, and a seed for each answer.

@@ -3,9 +3,11 @@
 N answers, R response columns (column j is the j-th token of an answer), B answers of a micro-batch.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,8 +44,9 @@ class Measured:
 class PpoBatch:
     """B answers of one minibatch: tokens, and what was known before the first update, all [B, R].
 
-    `values` and `returns` are None without a critic. `first` is True for the first minibatch of an iteration, where
-    the policy is still the one that sampled.
+    `trains` says whose loss it is for: the policy's, with that of a critic on its trunk, or that of a critic of its
+    own. `values` and `returns` are None without a critic. `first` is True for the first minibatch of an iteration,
+    where the policy is still the one that sampled.
     """
 
     answers: AnswerBatch
@@ -55,6 +58,7 @@ class PpoBatch:
     returns: Tensor | None
     loss_kl_coef: float
     first: bool
+    trains: Literal["policy", "critic"] = "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def measure(actors: ActorCritic, rows: Sequence[EncodedText], cutter: Cutter) ->
             (logprobs, judged.logprobs),
             (reference, actors.reference_logprobs(*asked)),
             (entropy, judged.entropy),
-            (values, judged.values),
+            (values, actors.values(*asked[:2]) if actors.has_own_critic else judged.values),
         ]
         for column, flat in told:
             if flat is not None:
@@ -125,9 +129,17 @@ def sampled_logprobs(episodes: Sequence[Episode], mask: Tensor) -> Tensor:
 
 
 def cut_steps(
-    measured: Measured, estimate: Estimate, *, minibatches: Iterable[Sequence[int]], cutter: Cutter
+    measured: Measured,
+    estimate: Estimate,
+    *,
+    minibatches: Iterable[Sequence[int]],
+    cutter: Cutter,
+    has_own_critic: bool,
 ) -> list[list[PpoBatch]]:
-    """Make one optimizer step of each minibatch of answer indices, cut into micro-batches."""
+    """Make one optimizer step of each minibatch of answer indices, cut into micro-batches.
+
+    Each comes once more for a critic of its own: policy and critic never hold their activations at the same time.
+    """
 
     def batch(indices: list[int], *, first: bool) -> PpoBatch:
         width = int(measured.mask[indices].sum(1).max())
@@ -147,10 +159,13 @@ def cut_steps(
             first=first,
         )
 
-    return [
-        [batch(part, first=number == 0) for part in cutter.cut(measured.rows, minibatch)]
-        for number, minibatch in enumerate(minibatches)
-    ]
+    steps = []
+    for number, minibatch in enumerate(minibatches):
+        step = [batch(part, first=number == 0) for part in cutter.cut(measured.rows, minibatch)]
+        if has_own_critic:
+            step += [dataclasses.replace(each, trains="critic") for each in step]
+        steps.append(step)
+    return steps
 
 
 def full_row(prompt: EncodedPrompt, num_tokens: int) -> EncodedText:

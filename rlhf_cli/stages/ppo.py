@@ -110,37 +110,46 @@ class Learner:
     answers: Path
 
     def objective(self, batch: PpoBatch) -> Loss:
-        """Sum policy and value losses over the response tokens of a micro-batch; its weight is their number."""
-        answers, mask = batch.answers, batch.mask
+        """Sum the losses over the response tokens of a micro-batch.
+
+        Its weight is their number, counted once: a critic of its own sees the same tokens.
+        """
+        answers, num_tokens = batch.answers, int(batch.mask.sum())
+        if batch.trains == "critic":
+            values = self.actors.values(answers.inputs, answers.predictor_index)
+            losses, sums = self._value_losses(values, batch)
+            return Loss(losses.sum(), 0.0, _means(sums, num_tokens))
         judged = self.actors.judge(answers.inputs, answers.predictor_index, answers.target_ids)
-        logprobs = to_columns(judged.logprobs, mask)
+        losses, sums = self._policy_losses(judged.logprobs, batch)
+        if judged.values is not None:
+            value_losses, value_sums = self._value_losses(judged.values, batch)
+            losses, sums = losses + value_losses, sums | value_sums
+        return Loss(losses.sum(), num_tokens, _means(sums, num_tokens), answers.num_read)
+
+    def _policy_losses(self, flat_logprobs: Tensor, batch: PpoBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        mask, logprobs = batch.mask, to_columns(flat_logprobs, batch.mask)
         self._check_first_ratio(batch, logprobs.detach())
-        policy_losses, clipped = algo.clipped_policy_loss(
+        losses, clipped = algo.clipped_policy_loss(
             logprobs, batch.logprobs, batch.advantages, mask, clip=self.settings.clip
         )
-        losses = policy_losses
         sums = {
-            "policy_loss": policy_losses,
+            "policy_loss": losses,
             "clip_fraction": clipped & mask,
             "step_kl": algo.kl_k3(batch.logprobs, logprobs.detach(), mask),
         }
         if batch.loss_kl_coef:
-            divergence = algo.kl_k3(logprobs, batch.reference_logprobs, mask)
-            losses = losses + batch.loss_kl_coef * divergence
-        if judged.values is not None:
-            value_losses, value_clipped = self._value_losses(to_columns(judged.values, mask), batch)
-            losses = losses + self.settings.value_coef * value_losses
-            sums |= {"value_loss": value_losses, "value_clip_fraction": value_clipped & mask}
-        weight = int(mask.sum())
-        metrics = {name: Mean(float(column.detach().sum()), weight) for name, column in sums.items()}
-        return Loss(losses.sum(), weight, metrics, answers.num_read)
+            losses = losses + batch.loss_kl_coef * algo.kl_k3(logprobs, batch.reference_logprobs, mask)
+        return losses, sums
 
-    def _value_losses(self, values: Tensor, batch: PpoBatch) -> tuple[Tensor, Tensor]:
+    def _value_losses(self, flat_values: Tensor, batch: PpoBatch) -> tuple[Tensor, dict[str, Tensor]]:
         assert batch.values is not None
         assert batch.returns is not None
-        return algo.clipped_value_loss(
+        values = to_columns(flat_values, batch.mask)
+        losses, clipped = algo.clipped_value_loss(
             values, batch.values, batch.returns, batch.mask, clip=self.settings.value_clip
         )
+        sums = {"value_loss": losses, "value_clip_fraction": clipped & batch.mask}
+        return self.settings.value_coef * losses, sums
 
     def rows(self, batch: PpoBatch) -> Sequence[str]:
         """Name the answers of a micro-batch."""
@@ -164,6 +173,10 @@ class Learner:
                 where="train.precision",
                 fix="the model does not give the same log-probs twice; look for dropout or other randomness in it",
             )
+
+
+def _means(sums: Mapping[str, Tensor], weight: int) -> dict[str, Mean]:
+    return {name: Mean(float(column.detach().sum()), weight) for name, column in sums.items()}
 
 
 def num_iterations(config: PpoConfig, num_prompts: int) -> int:

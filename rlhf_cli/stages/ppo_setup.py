@@ -8,7 +8,7 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.prepare import Prepared
 from rlhf_cli.models import device
 from rlhf_cli.models.actor_critic import ActorCritic, open_actors
-from rlhf_cli.models.heads import Critic, RewardModel, ScoreScale, load_reward_model
+from rlhf_cli.models.heads import RewardModel, ScoreScale, load_reward_model
 from rlhf_cli.models.load import LoadedModel, Vocabulary, open_policy
 from rlhf_cli.reward.build import build_scorers
 from rlhf_cli.reward.scorer import Scorer
@@ -74,8 +74,6 @@ def choose_cutter(
     models = [*actors.models, *(reward.loaded for reward in rewards.values())]
     layout = choose_layout_up_to(run, models, longest)
     micro_tokens = device.micro_tokens_for(config.train.micro_tokens, actors.policy.device)
-    if config.train.micro_tokens == "auto" and isinstance(actors.critic, Critic):
-        micro_tokens //= 2  # the activations of two models are kept until both have their gradients
     return Cutter(layout, micro_tokens, actors.policy.device)
 
 
