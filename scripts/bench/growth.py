@@ -4,10 +4,13 @@ scripts/bench/run growth --rows FILE [--part rows|epochs|vocabulary|roles] print
 """
 
 import argparse
+import json
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts.bench.compare import STAGES, ensure_world, read_world, say
+from scripts.bench.process import run_measured
 from scripts.bench.sides import ROOT, Case, Sample, run_ours
 from scripts.bench.table import MEBIBYTE, markdown
 
@@ -119,21 +122,21 @@ def vocabulary_table(bench: Bench) -> str:
 
 
 def roles_table(bench: Bench) -> str:
-    """Train adapters of sft (one role), then of ppo with policy, reference, critic and reward on the same base."""
+    """Open policy, reference, reward model and critic of ppo on one base, and each with weights of its own."""
     world = bench.world(num_rows=48, size="medium")
     shape = read_world(world, "ppo")[0]
     base = 4 * (shape.block_weights + shape.vocab_size * shape.hidden_size)
-    short = {**LORA, "train.max_steps": 1, "train.micro_tokens": 1024}
-    one = bench.run("sft", world, "roles-sft", settings=short)
-    bench.run("train-rm", world, "roles-rm", settings=short)
-    reward = bench.work / "growth-roles-rm" / "run"
-    few = {**LORA, "train.micro_tokens": 1024, "rollout.batch_size": 8, "ppo.epochs": 1}
-    four = bench.run("ppo", world, "roles-ppo", settings=few, reward=reward)
-    lines = [
-        [name, f"{sample.peak_bytes // MEBIBYTE}", f"{base // MEBIBYTE}"]
-        for name, sample in (("sft: one role", one), ("ppo: four roles", four))
-    ]
-    return markdown(["with LoRA", "peak MiB", "one copy of the weights"], lines)
+    bench.run("train-rm", world, "roles-rm", settings={**LORA, "train.max_steps": 1})
+    lines = [["one copy of the weights", f"{base // MEBIBYTE}", ""]]
+    for label, options in (("on one base", []), ("separate", ["--separate"])):
+        log = bench.work / "roles.log"
+        command = [sys.executable, "-m", "scripts.bench.roles", "--model", str(world / "model"), *options]
+        run_measured([*command, "--reward", str(bench.work / "growth-roles-rm" / "run")], log)
+        told: dict[str, int] = json.loads(log.read_text().splitlines()[-1])
+        lines += [
+            [f"{label}: + {role}", f"{held}", f"{held * MEBIBYTE / base:.2f}"] for role, held in told.items()
+        ]
+    return markdown(["with LoRA", "resident MiB", "copies"], lines)
 
 
 if __name__ == "__main__":
