@@ -71,17 +71,24 @@ def every_operation(stage: Stage, calm: Calm, action: str, *, every: int = 1) ->
     return tally
 
 
-def naive_control(world: World) -> Tally:
-    """Kill a run that writes checkpoints the naive way at every operation of a checkpoint: trials must fail."""
+def naive_control(world: World) -> tuple[Tally, Tally]:
+    """Kill a run that writes checkpoints the naive way: inside a checkpoint, and right behind one.
+
+    The first must fail, or this harness sees nothing; the second must not, or it was not the kill that failed.
+    """
     from rlhf_cli.chaos.naive import use_naive_store
 
     stage = Stage(world, "train-rm", use_naive_store, sealed=False)
     calm = stage.calm_run()
-    tally = Tally("control, naive writer: kill at every operation of a checkpoint")
+    inside, behind = (
+        Tally(f"control, naive writer: kill {where} a checkpoint") for where in ("in", "behind")
+    )
     writes = [i for i, line in enumerate(calm.operations, 1) if " checkpoint." in line]
-    for operation in _timed(writes, tally):
-        tally.add(stage.fail_at(calm, operation, "kill"))
-    return tally
+    ends = [i + 1 for i in writes if i + 1 not in writes]
+    for tally, operations in ((inside, writes), (behind, ends)):
+        for operation in _timed(operations, tally):
+            tally.add(stage.fail_at(calm, operation, "kill"))
+    return inside, behind
 
 
 def random_kills(stage: Stage, calm: Calm, num_kills: int, chance: random.Random) -> Tally:

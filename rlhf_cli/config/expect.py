@@ -167,7 +167,7 @@ def _for_section(reading: Reading, *, is_list: bool) -> str:
 
 def _number(value: Any) -> int | float | None:
     """Read a number that is written as 1_000, "1000" or 1e3."""
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, str):
         return None

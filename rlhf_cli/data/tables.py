@@ -179,6 +179,8 @@ def csv_rows(path: Path, name: str) -> Iterator[RawRow]:
     text_lines = (line.decode(errors="surrogateescape") for _, line in lines_of(path, name))
     first = next(text_lines, "")
     header = next(csv.reader([first], delimiter=delimiter_of(first)), [])
+    if not _is_encodable(header):
+        raise DataError("the header is not UTF-8", where=f"{name}:1", fix="Convert the file to UTF-8.")
     if len(set(header)) != len(header) or not all(header):
         raise DataError(
             "the header has empty or repeated names", where=f"{name}:1", fix="Name every column once."

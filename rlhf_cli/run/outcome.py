@@ -61,7 +61,8 @@ class Outcome:
         self.status = "preempted" if isinstance(told, Preempted) else "failed"
         self.error = {"code": type(told).__name__, "message": told.message, "where": told.where}
         self.error["fix"] = told.fix
-        sys.stderr.write(f"{told}\n")
+        # Names of files and of columns may hold bytes that are no text.
+        sys.stderr.write(f"{told}\n".encode(errors="backslashreplace").decode())
 
     def _told_as_bug(self, error: BaseException) -> RlhfError:
         if self.exit_code == EXIT_INTERRUPTED:

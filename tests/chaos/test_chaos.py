@@ -31,8 +31,9 @@ def test_struck_runs_end_as_if_nothing_had_been_and_the_control_does_not(tmp_pat
     for stage in plan.stages:
         for line in ("kill at every operation", "ENOSPC at every operation", "random SIGKILL: 1 trials"):
             assert f"{stage}: {line}" in done.stdout
-    [control] = [line for line in done.stdout.splitlines() if line.startswith("control")]
-    assert "FAILED" in control
+    inside, behind = [line for line in done.stdout.splitlines() if line.startswith("control")]
+    assert "FAILED" in inside
+    assert "0 failures" in behind
     assert "cannot be resumed" in done.stdout
 
 
