@@ -18,6 +18,14 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print the resolved configuration and the plan; write nothing.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Rename an old run aside and start anew.")]
+AllowDrift = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-drift",
+        metavar="KEY",
+        help="Go on though this differs from earlier attempts, such as optim.lr or data.train. Repeatable.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object, on failure too.")]
 
 

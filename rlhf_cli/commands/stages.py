@@ -6,7 +6,7 @@ A stage, and with it torch, is imported once its configuration and its run direc
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from rlhf_cli.commands.options import ConfigFile, DryRun, Fresh, Json, Overrides, RunDirectory
+from rlhf_cli.commands.options import AllowDrift, ConfigFile, DryRun, Fresh, Json, Overrides, RunDirectory
 from rlhf_cli.errors import UnavailableError
 from rlhf_cli.run.outcome import Outcome
 
@@ -55,6 +55,7 @@ def make_command(stage: StageName) -> Callable[..., None]:
         run_dir: RunDirectory = None,
         dry_run: DryRun = False,
         fresh: Fresh = False,
+        allow_drift: AllowDrift = None,
         json_output: Json = False,
     ) -> None:
         from rlhf_cli.config.load import load_config
@@ -63,7 +64,7 @@ def make_command(stage: StageName) -> Callable[..., None]:
         if dry_run:
             _show_plan(loaded, ctx.obj)
         else:
-            run_stage(loaded, ctx.obj, fresh=fresh)
+            run_stage(loaded, ctx.obj, fresh=fresh, allowed_drift=allow_drift or ())
 
     return command
 
@@ -77,7 +78,9 @@ def _show_plan(loaded: "LoadedConfig[Any]", outcome: Outcome) -> None:
     (sys.stderr if outcome.as_json else sys.stdout).write(f"{render_resolved(loaded)}\n{plan}\n")
 
 
-def run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) -> None:
+def run_stage(
+    loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool, allowed_drift: Sequence[str] = ()
+) -> None:
     """Run a configured stage in its run directory, unless that is done already."""
     from rlhf_cli.config.load import differing_keys, render_resolved
     from rlhf_cli.run.claim import RunSpec, find_completed
@@ -93,6 +96,7 @@ def run_stage(loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool) -> 
         source_text=loaded.source_text,
         resolved_text=render_resolved(loaded),
         argv=["rlhf", *outcome.arguments],
+        allowed_drift=allowed_drift,
     )
     if not fresh and not loaded.reopens and (manifest := find_completed(spec)):
         sys.stderr.write(f"already complete: {root} (--fresh starts anew)\n")

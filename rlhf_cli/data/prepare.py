@@ -1,8 +1,8 @@
 """From configured sources to encoded rows for training and evaluation, with a report of all that happened."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_cli.config.sections import Data, Source
 from rlhf_cli.data.encode import EncodedPair, EncodedPrompt, EncodedText, Encoder
 from rlhf_cli.data.files import Reading, Rejected
+from rlhf_cli.data.fingerprint import Row, fingerprint, template_fingerprint, tokenizer_fingerprint
 from rlhf_cli.data.readers import read_comparisons, read_demonstrations, read_prompts
 from rlhf_cli.data.report import data_report, report_text, samples_text
 from rlhf_cli.data.split import HasPrompt, prompt_key, split_by_prompt
@@ -19,7 +20,7 @@ from rlhf_cli.run.directory import write_atomic
 from rlhf_cli.run.session import Run
 
 R = TypeVar("R", bound=HasPrompt)
-E = TypeVar("E")
+E = TypeVar("E", bound=Row)
 
 _OVERLAP = "warning: evaluation rows whose prompt is trained on"
 
@@ -51,13 +52,17 @@ def _counted(reading: Reading[R], reason: str, count: int) -> Reading[R]:
 
 @dataclass(frozen=True, slots=True)
 class Prepared(Generic[E]):
-    """Encoded rows, the report about them as JSON objects, text and rendered samples, and every row left out."""
+    """Encoded rows, the report about them as JSON objects, text and rendered samples, and every row left out.
+
+    `identity` has what a resumed run must find as it was, by the name of the configuration key or the thing.
+    """
 
     train: list[E]
     eval: list[E]
     reports: list[dict[str, object]]
     samples: str
     rejected: Sequence[Rejected] = ()
+    identity: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -65,7 +70,11 @@ class Prepared(Generic[E]):
         return "\n".join(report_text(report) for report in self.reports)
 
     def publish(self, run: Run) -> None:
-        """Write the report and samples into the run, and both to stderr."""
+        """Write the report and samples into the run, and both to stderr.
+
+        Raises RunConflictError where the run has been trained on other rows before.
+        """
+        run.identify(self.identity)
         run.dir.data_report.parent.mkdir(exist_ok=True)
         write_atomic(run.dir.data_report, json.dumps(self.reports, indent=1, ensure_ascii=False))
         write_atomic(run.dir.samples, self.samples)
@@ -176,7 +185,14 @@ def _prepared(
             data_report("eval", records.eval_reading or split, held_out[0], num_kept=len(held_out[1]))
         )
     rejected = [*reading.rejected, *(records.eval_reading.rejected if records.eval_reading else [])]
-    return Prepared(train[1], held_out[1], reports, samples, rejected)
+    tokenizer = train[0].tokenizer
+    identity = {
+        "data.train": fingerprint(train[1]),
+        "data.eval": fingerprint(held_out[1]),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "chat_template": template_fingerprint(tokenizer),
+    }
+    return Prepared(train[1], held_out[1], reports, samples, rejected, identity)
 
 
 def _require_stops(encoder: Encoder, rows: Sequence[object]) -> None:

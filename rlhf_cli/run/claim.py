@@ -21,7 +21,10 @@ _OTHER_DIR = "choose another run_dir"
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What is known of a run before it starts; equal `digest` means the same configuration."""
+    """What is known of a run before it starts; equal `digest` means the same configuration.
+
+    `allowed_drift` names what may differ from earlier attempts: configuration keys, or names of `Run.identify`.
+    """
 
     stage: str
     root: Path
@@ -30,6 +33,7 @@ class RunSpec:
     source_text: str = ""
     resolved_text: str = ""
     argv: Sequence[str] = ()
+    allowed_drift: Sequence[str] = ()
 
 
 def find_completed(spec: RunSpec) -> Manifest | None:
@@ -93,11 +97,15 @@ def _refuse_other_run(
         )
     if old.config.digest != spec.digest:
         keys = differing_keys(old.config.tree, spec.tree)
-        listed = "".join(f"\n    {key}" for key in keys)
+        refused = [key for key in keys if key.partition(":")[0] not in spec.allowed_drift]
+        if keys and not refused:
+            return
+        listed = "".join(f"\n    {key}" for key in refused)
         raise RunConflictError(
             f"run_dir holds a {old.status} run with another configuration (old -> new):{listed}",
             where=str(spec.root),
-            fix=f"Restore the old values to continue it, {ways_out[0].lower()}{ways_out[1:]}",
+            fix=f"Restore the old values to continue it, or accept a change with --allow-drift KEY,"
+            f" {ways_out[0].lower()}{ways_out[1:]}",
         )
 
 

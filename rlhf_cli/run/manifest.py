@@ -50,6 +50,13 @@ class Parent(Record):
     digest: str
 
 
+class Drift(Record):
+    """A change between two attempts that was asked for: "data.train: 1f3c... -> 90ab..."."""
+
+    change: str
+    accepted: str
+
+
 class Attempt(Record):
     """One process that worked on the run; "killed" if it ended without a word."""
 
@@ -83,6 +90,8 @@ class Manifest(Record):
     config: ConfigRecord
     seed: int | None = None
     parents: list[Parent] = []
+    identity: dict[str, str] = {}
+    drifts: list[Drift] = []
     versions: dict[str, str] = {}
     git: str | None = None
     attempts: list[Attempt] = []

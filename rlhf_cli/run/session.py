@@ -1,14 +1,15 @@
 """The life of a run: claim its directory, say and record what happens in it, and write down how it ended."""
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from rlhf_cli.errors import Preempted, RlhfError
+from rlhf_cli.errors import Preempted, RlhfError, RunConflictError
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
 from rlhf_cli.run.directory import RunDir, append_json_line, read_json_lines, write_atomic
 from rlhf_cli.run.doctor.diagnose import Doctor
@@ -16,6 +17,7 @@ from rlhf_cli.run.failures import EXIT_BUG, exit_code_of, known_failure, save_cr
 from rlhf_cli.run.faults import fault_point
 from rlhf_cli.run.manifest import (
     ConfigRecord,
+    Drift,
     Manifest,
     Parent,
     Result,
@@ -43,7 +45,9 @@ class StageResult:
 class Run:
     """What a stage may do with its run; made by `open_run`."""
 
-    def __init__(self, run_dir: RunDir, manifest: Manifest, stop: StopFlag) -> None:
+    def __init__(
+        self, run_dir: RunDir, manifest: Manifest, stop: StopFlag, allowed_drift: Sequence[str] = ()
+    ) -> None:
         self.dir = run_dir
         self.stage = manifest.stage
         self.argv = tuple(manifest.argv)
@@ -52,6 +56,7 @@ class Run:
         self.crash_file: Path | None = None
         self._doctor = Doctor(manifest.stage)
         self.manifest = manifest
+        self._allowed_drift = allowed_drift
 
     def say(self, text: str) -> None:
         """Write to stderr, above the progress bar, and to log.txt with the time, as far as they take it."""
@@ -76,10 +81,37 @@ class Run:
             self.say(f"doctor: {finding.text}")
 
     def add_parent(self, role: str, path: Path | str, digest: str) -> None:
-        """Record what the run is made from; the same role and path from an earlier attempt is replaced."""
+        """Record what the run is made from. Raises RunConflictError where it has become something else since."""
+        self.identify({f"{role} {path}": digest})
         others = [old for old in self.manifest.parents if (old.role, old.path) != (role, str(path))]
         self.manifest.parents = [*others, Parent(role=role, path=str(path), digest=digest)]
         self._save()
+
+    def identify(self, facts: Mapping[str, str]) -> None:
+        """Hold what decides the result of a run against what its checkpoints come from, and record it.
+
+        Raises RunConflictError with the names that differ, unless --allow-drift names them: then the change is noted.
+        """
+        known = self.manifest.identity if any(self.dir.checkpoints.glob("step-*")) else {}
+        changed = [name for name, fact in facts.items() if known.get(name, fact) != fact]
+        refused = [name for name in changed if not {name, name.partition(" ")[0]} & {*self._allowed_drift}]
+        if refused:
+            options = " ".join(f"--allow-drift {name.partition(' ')[0]}" for name in refused)
+            raise RunConflictError(
+                f"not what this run has been trained with so far: {', '.join(refused)}",
+                where=str(self.dir.root),
+                fix=f"restore it, start anew with --fresh, or go on with the change: {options}",
+            )
+        for name in changed:
+            self.note_drift(f"{name}: {known[name][:12]} -> {facts[name][:12]}")
+        self.manifest.identity |= facts
+        self._save()
+
+    def note_drift(self, change: str) -> None:
+        """Record a change between attempts that was asked for: the run is no longer that of one configuration."""
+        self.manifest.drifts.append(Drift(change=change, accepted=utc_now()))
+        self.event("drift", change=change)
+        self.say(f"warning: goes on in spite of a change: {change}")
 
     def set_extra(self, key: str, value: object) -> None:
         """Record something of this stage's own that later stages read, such as reward statistics."""
@@ -165,14 +197,33 @@ def open_run(
     with ExitStack() as stack:
         old = stack.enter_context(claim_directory(spec, fresh=fresh, differing_keys=differing_keys))
         run_dir = RunDir(spec.root)
+        changes = (
+            differing_keys(old.config.tree, spec.tree) if old and old.config.digest != spec.digest else []
+        )
+        others = _other_versions(old) if old else []
         manifest = _begin(spec, old)
         manifest.write(run_dir)
         write_atomic(run_dir.config, spec.source_text)
         write_atomic(run_dir.resolved, spec.resolved_text)
-        run = Run(run_dir, manifest, stop or stack.enter_context(StopFlag().installed()))
+        listening = stop or stack.enter_context(StopFlag().installed())
+        run = Run(run_dir, manifest, listening, spec.allowed_drift)
         stack.push(run.record_end)
         run.event("started", argv=list(spec.argv))
+        for change in changes:
+            run.note_drift(change)
+        if others:
+            run.say(
+                f"note: the last bits of a resumed run may differ, with other versions: {', '.join(others)}"
+            )
+        run.identify({"world_size": os.environ.get("WORLD_SIZE", "1")})
         yield run
+
+
+def _other_versions(old: Manifest) -> list[str]:
+    """List what is installed in another version than in the attempt before."""
+    now = installed_versions()
+    changed = sorted(name for name, version in now.items() if old.versions.get(name, version) != version)
+    return [f"{name} {old.versions[name]} -> {now[name]}" for name in changed]
 
 
 def _begin(spec: RunSpec, old: Manifest | None) -> Manifest:
