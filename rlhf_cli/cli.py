@@ -19,6 +19,7 @@ from rlhf_cli.commands import (
     calibrate,
     config,
     data,
+    evaluate,
     generate,
     init,
     report,
@@ -43,6 +44,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "generate": generate.generate,
     "compare": generate.compare,
     "chat": generate.chat,
+    "eval": evaluate.app,
     "report": report.report,
     "selftest": selftest.app,
 }
