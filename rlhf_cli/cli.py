@@ -24,6 +24,7 @@ from rlhf_cli.commands import (
     init,
     report,
     selftest,
+    serve_reward,
     status,
 )
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
@@ -46,6 +47,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "chat": generate.chat,
     "eval": evaluate.app,
     "report": report.report,
+    "serve-reward": serve_reward.serve_reward,
     "selftest": selftest.app,
 }
 

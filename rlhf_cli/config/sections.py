@@ -27,22 +27,25 @@ from rlhf_cli.config.collect_sections import (
 )
 from rlhf_cli.config.constitution_sections import Constitution
 from rlhf_cli.config.loop_sections import Checkpoint, Eval, Log, Loop, Optim, PpoOptim, Train
-from rlhf_cli.config.stage_sections import (
+from rlhf_cli.config.reward_sections import (
     AnswerReward,
-    Critic,
-    DpoLoss,
     EnsembleReward,
     FunctionReward,
-    Kl,
+    HttpReward,
     LengthReward,
     ModelReward,
-    Ppo,
     RegexReward,
     RewardSource,
+    reward_model_paths,
+)
+from rlhf_cli.config.stage_sections import (
+    Critic,
+    DpoLoss,
+    Kl,
+    Ppo,
     RmLoss,
     Rollout,
     SftLoss,
-    reward_model_paths,
 )
 
 __all__ = [
@@ -59,6 +62,7 @@ __all__ = [
     "FromScratch",
     "FunctionReward",
     "Generation",
+    "HttpReward",
     "Kl",
     "Labeler",
     "LengthReward",

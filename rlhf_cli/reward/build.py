@@ -1,11 +1,14 @@
 """From configured reward sources to scorers with their weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from rlhf_cli.config.sections import (
     AnswerReward,
     EnsembleReward,
     FunctionReward,
+    HttpReward,
     LengthReward,
     ModelReward,
     RegexReward,
@@ -20,7 +23,17 @@ from rlhf_cli.reward.answer import AnswerScorer
 from rlhf_cli.reward.ensemble import EnsembleScorer
 from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer
 from rlhf_cli.reward.scorer import Scorer
+from rlhf_cli.reward.served import ScoreServer, ServedScorer
 from rlhf_cli.reward.trained import TrainedScorer
+from rlhf_cli.run.keys import read_key
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What scorers that ask a server need of the run: a folder for what was answered, and when to stop waiting."""
+
+    folder: Path
+    should_stop: Callable[[], bool]
 
 
 def build_scorers(
@@ -30,6 +43,7 @@ def build_scorers(
     *,
     micro_tokens: int,
     autocast: Autocast,
+    outside: Outside,
 ) -> list[tuple[Scorer, float]]:
     """Make one (scorer, weight) per source; `reward_models` are frozen, by path, with their scales.
 
@@ -57,6 +71,8 @@ def build_scorers(
                 return EnsembleScorer([trained(path) for path in paths], std_weight=std_weight)
             case AnswerReward(column=column, pattern=pattern):
                 return AnswerScorer(column, pattern)
+            case HttpReward():
+                return _served(source, outside)
             case LengthReward(target=target):
                 return LengthScorer(target)
             case RegexReward(pattern=pattern):
@@ -65,6 +81,17 @@ def build_scorers(
                 return FunctionScorer(function)
 
     return [(build(source), source.weight) for source in sources]
+
+
+def _served(source: HttpReward, outside: Outside) -> Scorer:
+    server = ScoreServer(
+        source.url,
+        batch_size=source.batch_size,
+        timeout_seconds=source.timeout_seconds,
+        retries=source.retries,
+        api_key=read_key(source.api_key_env, where="reward.api_key_env"),
+    )
+    return ServedScorer(server, outside.folder / "scores.db", should_stop=outside.should_stop)
 
 
 def require_agreement(loaded: LoadedModel, vocabulary: Vocabulary) -> None:

@@ -1,10 +1,9 @@
 """Chat models and judges as they are configured: keys from the environment, templates from files, calls stored."""
 
-import os
 from collections.abc import Callable
 
 from rlhf_cli.config import judge_sections, sections
-from rlhf_cli.errors import ConfigError, MissingInputError
+from rlhf_cli.errors import ConfigError
 from rlhf_cli.preference.constitution.principles import load_principles
 from rlhf_cli.preference.judge.budget import Budget, Limits, Prices
 from rlhf_cli.preference.judge.calls import CachedChat, Calls
@@ -14,7 +13,10 @@ from rlhf_cli.preference.judge.server import Server, ServerChat
 from rlhf_cli.preference.judge.templates import load_template
 from rlhf_cli.preference.judge.votes import judge_votes
 from rlhf_cli.preference.store import Store
+from rlhf_cli.run.keys import read_key
 from rlhf_cli.run.session import Run
+
+_KEY = "chat.api_key_env"
 
 
 def check_judge(section: judge_sections.Judge) -> None:
@@ -42,7 +44,7 @@ def principles_of(section: judge_sections.Judge) -> tuple[str, ...]:
 def check_chat(section: judge_sections.Chat) -> None:
     """Raise now what would otherwise fail after hours: no model, no key."""
     if isinstance(section, judge_sections.ServerChat):
-        _api_key(section)
+        read_key(section.api_key_env, where=_KEY)
     else:
         from rlhf_cli.models.load import load_vocabulary
 
@@ -123,29 +125,10 @@ def _server(section: judge_sections.ServerChat) -> Server:
     return Server(
         url=section.url,
         model=section.model,
-        api_key=_api_key(section),
+        api_key=read_key(section.api_key_env, where=_KEY),
         concurrency=section.concurrency,
         timeout_seconds=section.timeout_seconds,
         retries=section.retries,
         patience=section.patience,
         longest_wait_seconds=section.longest_wait_seconds,
     )
-
-
-def _api_key(section: judge_sections.ServerChat) -> str | None:
-    """Read the key where it is named. Says nothing of its value, not even when that cannot be a key."""
-    name = section.api_key_env
-    if name is None:
-        return None
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise MissingInputError(
-            f"the environment variable {name} is not set", where="chat.api_key_env", fix=f"export {name}=..."
-        )
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigError(
-            f"what {name} holds is no key: it has characters that a header cannot carry",
-            where="chat.api_key_env",
-            fix=f"export {name}=... with the key alone",
-        )
-    return key

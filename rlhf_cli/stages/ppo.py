@@ -52,7 +52,7 @@ def run(config: PpoConfig, run: Run) -> StageResult:
     experience = Experience(
         actors,
         open_engine(config, actors, data.train, run),
-        Scoring(open_scorers(config, actors, rewards), config.ppo, actors.policy.device),
+        Scoring(open_scorers(config, actors, rewards, run), config.ppo, actors.policy.device),
         data.train,
         rollout=config.rollout,
         settings=config.ppo,

@@ -10,7 +10,7 @@ from rlhf_cli.models import device
 from rlhf_cli.models.actor_critic import ActorCritic, open_actors
 from rlhf_cli.models.heads import RewardModel, ScoreScale, load_reward_model
 from rlhf_cli.models.load import LoadedModel, Vocabulary, open_policy
-from rlhf_cli.reward.build import build_scorers
+from rlhf_cli.reward.build import Outside, build_scorers
 from rlhf_cli.reward.scorer import Scorer
 from rlhf_cli.rollout.engine import Engine
 from rlhf_cli.rollout.measured import Cutter
@@ -111,7 +111,7 @@ def open_vllm(
 
 
 def open_scorers(
-    config: PpoConfig, actors: ActorCritic, rewards: Mapping[str, RewardModel]
+    config: PpoConfig, actors: ActorCritic, rewards: Mapping[str, RewardModel], run: Run
 ) -> list[tuple[Scorer, float]]:
     """Make what scores the answers; scores of a model without a stored scale are used as they are."""
     return build_scorers(
@@ -120,4 +120,5 @@ def open_scorers(
         actors.policy.vocabulary,
         micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
         autocast=actors.autocast,
+        outside=Outside(run.dir.root / "cache", lambda: run.stop.requested),
     )

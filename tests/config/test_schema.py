@@ -56,7 +56,7 @@ def test_variants_are_told_apart_by_a_required_constant():
         variant = schema["definitions"][choice["$ref"].removeprefix("#/definitions/")]
         assert "kind" in variant["required"]
         kinds.append(variant["properties"]["kind"]["const"])
-    assert kinds == ["model", "ensemble", "length", "regex", "answer", "function"]
+    assert kinds == ["model", "ensemble", "length", "regex", "answer", "function", "http"]
 
 
 def test_required_keys_may_be_in_a_base_file():
