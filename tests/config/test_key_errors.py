@@ -88,7 +88,7 @@ a.yaml:5:9: error: train.batch_size: unknown key
         "ppo",
         HEAD + "reward: [{kind: modle, path: x}]\n",
         """\
-a.yaml:4:17: error: reward.0.kind: 'modle' is not one of model, ensemble, length, regex, answer, function
+a.yaml:4:17: error: reward.0.kind: 'modle' is not one of model, ensemble, length, regex, answer, function, http
      4 | reward: [{kind: modle, path: x}]
        |                 ^
        = help: did you mean `model`?""",
@@ -100,7 +100,7 @@ a.yaml:4:17: error: reward.0.kind: 'modle' is not one of model, ensemble, length
 a.yaml:4:10: error: reward.0: required key `kind` is missing
      4 | reward: [{path: x}]
        |          ^
-       = help: add `kind:`, one of model, ensemble, length, regex, answer, function""",
+       = help: add `kind:`, one of model, ensemble, length, regex, answer, function, http""",
     ),
     "key of a variant named like its field": (
         "ppo",
