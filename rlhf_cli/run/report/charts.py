@@ -97,7 +97,7 @@ def draw(words: Words, lines: Sequence[Line]) -> Chart | None:
         words.x_label,
         [_place(line, x_scale, y_scale) for line in shown],
         x_scale.ticks(5),
-        y_scale.ticks(4),
+        y_scale.ticks(5),
         header,
         rows,
     )

@@ -18,6 +18,7 @@ _UPDATES = (
     Panel("grad_norm", "Gradient norm", _SETTLES),
     Panel("grad_norm/policy", "Gradient norm of the policy", _SETTLES),
     Panel("grad_norm/critic", "Gradient norm of the critic", _SETTLES),
+    Panel("tokens", "Tokens read in a step", "Steady: steps of equal work."),
     Panel("lr", "Learning rate", "Rises during the warm-up, then follows optim.schedule."),
 )
 _SFT = (

@@ -18,7 +18,7 @@ def test_points_land_where_the_scales_say():
         "training: 3 at 5",
     ]
     assert [tick.text for tick in chart.x_ticks] == ["1", "2", "3", "4", "5"]
-    assert [tick.text for tick in chart.y_ticks] == ["2", "3", "4"]
+    assert [tick.text for tick in chart.y_ticks] == ["2", "2.5", "3", "3.5", "4"]
     assert chart.rows == [["1", "4"], ["3", "2"], ["5", "3"]]
 
 

@@ -1,0 +1,45 @@
+"""The doctor on real runs that are made to have a fault, and on one that has none."""
+
+import json
+from pathlib import Path
+
+from tiny import Settings, Tiny, override, run_stage
+
+from rlhf_cli.run.session import Run
+
+
+def rules_told(run: Run) -> list[str]:
+    events = [json.loads(line) for line in run.dir.events.read_text().splitlines()]
+    return [event["rule"] for event in events if event["kind"] == "doctor"]
+
+
+def test_answers_that_never_end_are_told_once_and_shown(tiny: Tiny, work: Path):
+    """The untrained model hardly ever ends an answer of 6 tokens."""
+    run = run_stage("ppo", tiny.settings("ppo", ppo__iterations=4, optim__lr=1e-6), work)
+    assert rules_told(run).count("eos_disappears") == 1
+    assert "doctor: EOS is missing" in run.dir.log.read_text()
+    assert "EOS is missing" in run.dir.report.read_text()
+
+
+def test_updates_that_are_far_too_large_are_told(settings: Settings, work: Path):
+    wild = override(settings, optim={"lr": 0.05, "clip_norm": 100.0})
+    wild = override(wild, ppo={"iterations": 8, "epochs": 3, "kl": {"coef": 0.0}})
+    assert {"kl_runs_away", "clips_too_often"} & set(rules_told(run_stage("ppo", wild, work)))
+
+
+def test_a_run_that_is_interrupted_does_not_tell_again(tiny: Tiny, work: Path):
+    once = tiny.settings("ppo", ppo__iterations=4, optim__lr=1e-6)
+    run = run_stage("ppo", once, work)
+    before = rules_told(run)
+    for path in (run.dir.model, run.dir.manifest):
+        path.rename(path.with_name(f"gone-{path.name}"))
+    manifest = json.loads((run.dir.root / "gone-manifest.json").read_text())
+    manifest |= {"status": "preempted", "result": None}
+    run.dir.manifest.write_text(json.dumps(manifest))
+    assert rules_told(run_stage("ppo", once, work)) == before
+
+
+def test_a_small_healthy_run_hears_nothing(settings: Settings, work: Path):
+    healthy = override(settings, rollout={"batch_size": 24}, ppo={"iterations": 8}, optim={"lr": 3e-3})
+    told = rules_told(run_stage("ppo", healthy, work))
+    assert not set(told) - {"critic_explains_nothing", "reward_does_not_rise"}  # 16 updates of a new critic
