@@ -26,6 +26,7 @@ from rlhf_cli.commands import (
     selftest,
     serve_reward,
     status,
+    verify,
 )
 from rlhf_cli.commands.stages import STAGES, help_of, make_command
 from rlhf_cli.config.problems import ConfigProblems
@@ -42,6 +43,7 @@ TOOLS: Mapping[str, Callable[..., None] | typer.Typer] = {
     "data": data.app,
     "calibrate": calibrate.calibrate,
     "status": status.status,
+    "verify": verify.verify,
     "generate": generate.generate,
     "compare": generate.compare,
     "chat": generate.chat,

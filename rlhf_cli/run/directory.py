@@ -159,6 +159,13 @@ def digest_dir(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def digest_path(path: Path) -> str:
+    """Return the identity of a folder or a file; "" where there is none."""
+    if path.is_dir():
+        return digest_dir(path)
+    return sha256_file(path) if path.is_file() else ""
+
+
 def _is_hidden(relative: Path) -> bool:
     return any(part.startswith(".") for part in relative.parts)
 

@@ -71,9 +71,13 @@ class Attempt(Record):
 
 
 class Result(Record):
-    """What a completed run leaves behind; `artifact` is relative to the run where it lies inside."""
+    """What a completed run leaves behind; `artifact` is relative to the run where it lies inside.
+
+    `digest` is that of a folder by `digest_dir`, or of a file's bytes; "" where it is not known.
+    """
 
     artifact: str
+    digest: str = ""
     steps: int
     metrics: dict[str, float | None] = {}
 

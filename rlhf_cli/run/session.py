@@ -11,7 +11,7 @@ from types import TracebackType
 
 from rlhf_cli.errors import Preempted, RlhfError, RunConflictError
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
-from rlhf_cli.run.directory import RunDir, append_json_line, read_json_lines, write_atomic
+from rlhf_cli.run.directory import RunDir, append_json_line, digest_path, read_json_lines, write_atomic
 from rlhf_cli.run.doctor.diagnose import Doctor
 from rlhf_cli.run.failures import EXIT_BUG, exit_code_of, known_failure, save_crash
 from rlhf_cli.run.faults import fault_point
@@ -142,7 +142,10 @@ class Run:
         inside = result.artifact.is_relative_to(self.dir.root)
         artifact = result.artifact.relative_to(self.dir.root) if inside else result.artifact.absolute()
         metrics = json_numbers(result.metrics)
-        self.manifest.result = Result(artifact=str(artifact), steps=result.steps, metrics=metrics)
+        digest = digest_path(result.artifact)
+        self.manifest.result = Result(
+            artifact=str(artifact), digest=digest, steps=result.steps, metrics=metrics
+        )
 
     def record_end(
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None

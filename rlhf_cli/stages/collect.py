@@ -24,13 +24,14 @@ from rlhf_cli.stages.demonstrations import collect_demonstrations, plan_demonstr
 
 def run(config: CollectConfig, run: Run) -> StageResult:
     """Collect what `kind` says."""
-    match config.kind:
-        case "preferences":
-            return _collect_preferences(config, run)
-        case "demonstrations":
-            return collect_demonstrations(config, run)
-        case "constitution":
-            return collect_revisions(config, run)
+    with run.stop.deferred():  # answers and votes under way are waited for, and paid for once
+        match config.kind:
+            case "preferences":
+                return _collect_preferences(config, run)
+            case "demonstrations":
+                return collect_demonstrations(config, run)
+            case "constitution":
+                return collect_revisions(config, run)
 
 
 def _collect_preferences(config: CollectConfig, run: Run) -> StageResult:

@@ -1,5 +1,6 @@
 """The life of a run: claims, conflicts, outcomes, and what the manifest says of them."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -58,6 +59,7 @@ def test_a_completed_run_is_recorded_and_found(tmp_path):
     record = manifest_of(spec.root)
     assert record["schema"] == "rlhf.run/1"
     assert (record["stage"], record["status"], record["exit_code"]) == ("sft", "completed", 0)
+    assert record["result"].pop("digest") == hashlib.sha256(b"").hexdigest()  # of a folder without files
     assert record["result"] == {"artifact": "model", "steps": 7, "metrics": {"loss": 0.5, "bad": None}}
     assert record["parents"] == [{"role": "model", "path": "runs/base", "digest": "def"}]
     assert record["extra"] == {"reward": {"mean": 0.1, "std": 2.0}}
