@@ -6,9 +6,11 @@ tokenisation where the prompt's ids are its prefix, tokenised alone where a merg
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from typing import Protocol
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,7 +19,7 @@ from rlhf_cli.data.tokens import Place, TextTokens, moved
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
 
-_ROWS_PER_CALL = 2048  # one call of the tokenizer's own threads
+ROWS_PER_CALL = 2048  # one call of the tokenizer's own threads
 _SPELLED_OUT = "special tokens in the text, read as plain characters"
 
 
@@ -35,7 +37,7 @@ class EncodedText:
     origin: str
 
     @staticmethod
-    def compact(ids: Sequence[int], mask: Sequence[bool], num_prompt: int, origin: str) -> "EncodedText":
+    def compact(ids: Sequence[int], mask: Sequence[int], num_prompt: int, origin: str) -> "EncodedText":
         """Keep a row in five bytes a token; as lists it takes ten times as much."""
         return EncodedText(array("i", ids), array("b", mask), num_prompt, origin)  # type: ignore[arg-type]
 
@@ -63,6 +65,22 @@ class EncodedPrompt:
     record: Prompt
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Rows encoded together, and in how many of their texts special tokens were spelled out."""
+
+    rows: list[EncodedText]
+    num_spelled_out: int
+
+
+class RowCache(Protocol):
+    """What keeps encoded rows for the next time."""
+
+    def block(self, texts: object, origins: Sequence[str], encode: Callable[[], Block]) -> Block:
+        """Give the block of these texts, from before or encoded now; repr(texts) tells them from others."""
+        ...
+
+
 @dataclass(slots=True)
 class Tally:
     """What encoding did to the rows: counts by reason, and the lengths of those kept."""
@@ -82,6 +100,7 @@ class Encoder:
         template: str = "auto",
         max_length: int = 1024,
         over_length: str = "truncate",
+        cache: "RowCache | None" = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.eos_id = int(tokenizer.eos_token_id)
@@ -91,6 +110,7 @@ class Encoder:
         self.renderer = Renderer(tokenizer, template)
         self.tally = Tally()
         self._tokens = TextTokens(tokenizer, self.renderer.sentinels)
+        self._cache = cache
 
     def demonstrations(
         self, records: Sequence[Demonstration], *, loss_on: str = "completion"
@@ -147,11 +167,24 @@ class Encoder:
     ) -> Iterator[EncodedText]:
         """Encode prompts with their completions and origins, many at a time."""
         asked = iter(asked)
-        while chunk := list(islice(asked, _ROWS_PER_CALL)):
-            rendered = [self.renderer.pair(*texts, loss_on=loss_on) for texts in chunk]
-            for row, tokens, (*_, origin) in zip(rendered, self._tokenised(rendered), chunk, strict=True):
-                self.tally.counts[_SPELLED_OUT] += self._tokens.has_special(row.text)
-                yield self._close(row, *tokens, origin)
+        while chunk := list(islice(asked, ROWS_PER_CALL)):
+            encode = partial(self._encode_chunk, chunk, loss_on)
+            # Less than a whole chunk takes no time worth a file.
+            if self._cache is None or len(chunk) < ROWS_PER_CALL:
+                block = encode()
+            else:
+                texts = (loss_on, [texts for *texts, _ in chunk])
+                block = self._cache.block(texts, [origin for *_, origin in chunk], encode)
+            self.tally.counts[_SPELLED_OUT] += block.num_spelled_out
+            yield from block.rows
+
+    def _encode_chunk(self, chunk: Sequence[tuple[Text, Text, str]], loss_on: str) -> Block:
+        rendered = [self.renderer.pair(*texts, loss_on=loss_on) for texts in chunk]
+        rows = [
+            self._close(row, *tokens, origin)
+            for row, tokens, (*_, origin) in zip(rendered, self._tokenised(rendered), chunk, strict=True)
+        ]
+        return Block(rows, sum(self._tokens.has_special(row.text) for row in rendered))
 
     def _tokenised(self, rendered: Sequence[Rendered]) -> Iterator[tuple[list[int], list[Place] | None, int]]:
         """Give the ids of each row, their places where the loss mask needs them, and the size of its prompt."""

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +15,7 @@ from rlhf_cli.data.fingerprint import Row, fingerprint, template_fingerprint, to
 from rlhf_cli.data.readers import read_comparisons, read_demonstrations, read_prompts
 from rlhf_cli.data.report import data_report, report_text, samples_text
 from rlhf_cli.data.split import HasPrompt, prompt_key, split_by_prompt
+from rlhf_cli.data.token_cache import TokenCache
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
 from rlhf_cli.run.directory import write_atomic
@@ -221,13 +223,24 @@ def _plain(text: Text) -> str:
 
 
 def make_encoder_of(
-    section: Data, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int], max_positions: int | None
+    section: Data,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: Sequence[int],
+    max_positions: int | None,
+    *,
+    cache: Path | None = None,
 ) -> Callable[[], Encoder]:
-    """Give a factory of encoders with a tally of their own; no row is longer than the model reads."""
+    """Give a factory of encoders with a tally of their own; no row is longer than the model reads.
+
+    Large data are encoded once for all attempts of a run if there is a folder `cache` to keep them in.
+    """
+    settings = (section.template, sorted(stop_ids))
+    kept = None if cache is None else TokenCache(cache, tokenizer, settings)
     return lambda: Encoder(
         tokenizer,
         stop_ids=stop_ids,
         template=section.template,
         max_length=min(section.max_length, max_positions or section.max_length),
         over_length=section.over_length,
+        cache=kept,
     )

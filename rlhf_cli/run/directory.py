@@ -74,6 +74,11 @@ class RunDir:
         return self.root / "checkpoints"
 
     @property
+    def cache(self) -> Path:
+        """What is computed once for all attempts, and again if it is deleted."""
+        return self.root / "cache"
+
+    @property
     def model(self) -> Path:
         """The final model: what `from_pretrained` loads."""
         return self.root / "model"

@@ -7,6 +7,7 @@ first step, and kept on disk: when the reference is the starting model itself, n
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ _PAIRS_FOR_HISTOGRAM = 1000
 
 def run(config: DpoConfig, run: Run) -> StageResult:
     """Train the policy on comparisons and write it to the run."""
-    vocabulary, data = prepare(config)
+    vocabulary, data = prepare(config, run.dir.cache)
     data.publish(run)
     policy = open_policy(config.model, vocabulary, config.seed)
     device.disable_dropout(policy.model)
@@ -191,7 +192,7 @@ def attach_reference(
         with_reference(
             pairs,
             compute,
-            folder=run.dir.root / "cache",
+            folder=run.dir.cache,
             model_digest=f"{reference.digest} {config.train.precision}",
         )
         for pairs in (data.train, data.eval[: config.eval.max_rows])
@@ -207,12 +208,12 @@ def plan(config: DpoConfig) -> str:
     return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
 
 
-def prepare(config: DpoConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
+def prepare(config: DpoConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     """Read and encode the comparisons; a tie has no chosen side and is left out."""
     records = without_ties(comparisons_of(config.data, config.seed))
     vocabulary = load_vocabulary(config.model)
     make_encoder = make_encoder_of(
-        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions, cache=cache
     )
     return vocabulary, encode_comparisons(records, make_encoder)
 

@@ -5,6 +5,7 @@ The same stage pre-trains: `text` rows with `loss.on: all`, on `model.from_scrat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -48,7 +49,7 @@ from rlhf_cli.training.parts import Loss
 
 def run(config: SftConfig, run: Run) -> StageResult:
     """Train the model on demonstrations and write it to the run."""
-    vocabulary, data = prepare(config)
+    vocabulary, data = prepare(config, run.dir.cache)
     data.publish(run)
     policy = open_policy(config.model, vocabulary, config.seed)
     run.add_parent("model", policy.path, policy.digest)
@@ -103,7 +104,7 @@ def plan(config: SftConfig) -> str:
     return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
 
 
-def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
+def prepare(config: SftConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedText]]:
     """Read and encode the data with the model's vocabulary, or one trained on it."""
     records = demonstrations_of(config.data, config.seed)
     if config.model.from_scratch is not None:
@@ -111,7 +112,7 @@ def prepare(config: SftConfig) -> tuple[Vocabulary, Prepared[EncodedText]]:
     else:
         vocabulary = load_vocabulary(config.model)
     make_encoder = make_encoder_of(
-        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions, cache=cache
     )
     return vocabulary, encode_demonstrations(records, make_encoder, loss_on=config.loss.on)
 

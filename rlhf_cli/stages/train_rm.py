@@ -7,6 +7,7 @@ of the training data go into the manifest, so that PPO can use scores of unit sc
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ _PAIRS_FOR_SCALE = 1000
 
 def run(config: TrainRmConfig, run: Run) -> StageResult:
     """Train the reward model on comparisons and write it to the run."""
-    vocabulary, data = prepare(config)
+    vocabulary, data = prepare(config, run.dir.cache)
     data.publish(run)
     torch.manual_seed(config.seed)  # decides new LoRA weights and their dropout
     loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
@@ -136,14 +137,14 @@ def plan(config: TrainRmConfig) -> str:
     )
 
 
-def prepare(config: TrainRmConfig) -> tuple[Vocabulary, Prepared[EncodedPair]]:
+def prepare(config: TrainRmConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     """Read and encode the comparisons; ties and margins as the loss wants them."""
     records = comparisons_of(config.data, config.seed)
     if config.loss.ties == "drop":
         records = without_ties(records)
     vocabulary = load_vocabulary(config.model)
     make_encoder = make_encoder_of(
-        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions
+        config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions, cache=cache
     )
     data = encode_comparisons(records, make_encoder)
     if config.loss.margin == "none":
