@@ -139,8 +139,10 @@ def test_published_files_and_words(tmp_path: Path) -> None:
     data = section(tmp_path, sums(2))
     prepared = encode_demonstrations(demonstrations_of(data, 0), encoders(data), loss_on="completion")
     said: list[str] = []
+    identities: list[object] = []
     run_dir = RunDir(tmp_path)
-    prepared.publish(SimpleNamespace(dir=run_dir, say=said.append))
+    prepared.publish(SimpleNamespace(dir=run_dir, say=said.append, identify=identities.append))
+    assert identities == [prepared.identity]
     assert json.loads(run_dir.data_report.read_text()) == prepared.reports
     assert run_dir.samples.read_text() == prepared.samples
     assert prepared.samples.count("--- ") == 5
