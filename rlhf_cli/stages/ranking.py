@@ -45,7 +45,8 @@ def pair_by_score(section: RewardLabeler, config: CollectConfig, store: Store, r
             where="labeler.min_margin",
             fix="lower it, raise labeler.samples or candidates.0.temperature; then start anew with --fresh",
         )
-    store.add_pairs(choice.pairs)
+    if not store.num_pairs(identical=False):  # else an earlier attempt ended right behind this line
+        store.add_pairs(choice.pairs)
     told = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(choice.left_out.items()))
     median = statistics.median(choice.margins)
     run.say(

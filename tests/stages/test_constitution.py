@@ -172,3 +172,11 @@ def test_a_dry_run_counts_the_calls(place: Path, capsys: pytest.CaptureFixture[s
     assert rlhf("--dry-run") == 0
     assert "critiques: 24, and as many revisions, in 2 rounds" in capsys.readouterr().out
     assert server.bodies == []
+
+
+def test_a_local_model_without_room_fails_step_by_step_and_says_why(place: Path, upstream: Path):
+    assert rlhf("--set", f"constitution.chat={{kind: local, path: {upstream}/sft}}") == 65
+    steps = lines("export/steps.jsonl")
+    assert {step["outcome"] for step in steps} == {"failed"}
+    assert all("exceed 64 tokens" in str(step["revision"]) for step in steps)
+    assert len(steps) == 24

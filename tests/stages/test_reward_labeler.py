@@ -10,6 +10,8 @@ from tiny import Tiny
 from rlhf_cli.cli import main
 from rlhf_cli.config.sections import Source
 from rlhf_cli.data.readers import read_comparisons
+from rlhf_cli.errors import Preempted
+from rlhf_cli.preference.store import Store
 
 
 @pytest.fixture
@@ -86,6 +88,21 @@ def test_what_leaves_nothing_to_compare_is_refused(place: Path, capsys: pytest.C
     assert "leaves nothing to compare" in capsys.readouterr().err
     assert rlhf("--set", "candidates.0.temperature=0") == 78
     assert "are all the same" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_between_pairs_and_votes_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch):
+    note = Store.note
+
+    def stopped(store: Store, key: str, value: str) -> None:
+        if key == "pairs":
+            raise Preempted("interrupted")
+        note(store, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "note", stopped)
+        assert rlhf() == 75
+    assert rlhf() == 0
+    assert len({row["pair_id"] for row in rows()}) == len(rows()) > 6
 
 
 def test_a_missing_reward_model_is_noticed_before_any_sampling(place: Path):
