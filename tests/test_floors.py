@@ -13,7 +13,7 @@ PACKAGE = "rlhf_cli"
 
 # A part imports parts on lower floors and itself, never another part of its own floor.
 FLOORS = {
-    "errors": 0, "records": 0,
+    "errors": 0, "records": 0, "redaction": 0,
     "config": 1, "run": 1, "algo": 1,
     "data": 2, "models": 2,
     "rollout": 3, "reward": 3, "preference": 3, "training": 3,

@@ -11,7 +11,7 @@ from pathlib import Path
 from rlhf_cli.chaos import campaigns
 from rlhf_cli.chaos.campaigns import Tally
 from rlhf_cli.chaos.trials import Stage
-from rlhf_cli.chaos.world import NUM_STEPS, World, build_world
+from rlhf_cli.chaos.world import World, build_world
 from rlhf_cli.commands.selftest import Plan
 
 
@@ -51,7 +51,7 @@ def tallies(plan: Plan, world: World) -> Iterator[Tally]:
         if plan.corruptions:
             yield campaigns.corruptions(world, calm, plan.corruptions, chance)
         if plan.nan:
-            yield campaigns.poisonings(stage, NUM_STEPS)
+            yield campaigns.poisonings(stage)
 
 
 def _say(text: str) -> None:

@@ -126,13 +126,19 @@ def corruptions(world: World, calm: Calm, num_trials: int, chance: random.Random
     return tally
 
 
-def poisonings(stage: Stage, num_steps: int) -> Tally:
-    """Put a NaN into every step, once and for good: never published, and exit 76 where it stays."""
+def poisonings(stage: Stage) -> Tally:
+    """Put a NaN into each of 12 steps once, and into all from one of the first 6 on, and see where it ends.
+
+    It must never be published. Where it stays, the run goes back once and then ends with 76; a single one may end it.
+    """
     tally = Tally(f"{stage.name}: NaN in loss, gradient or weight", unit="NaNs")
-    cases = [(kind, at, stays) for kind in KINDS for at in range(1, num_steps + 1) for stays in (False, True)]
-    for kind, at, stays in _timed(cases, tally):
+    cases = [
+        (kind, at, at <= 6 and stays) for kind in KINDS for at in range(1, 13) for stays in (False, True)
+    ]
+    length = "ppo.iterations=6" if stage.name == "ppo" else "train.max_steps=12"
+    for kind, at, stays in _timed(dict.fromkeys(cases), tally):
         poisoned = Stage(stage.world, stage.name, poison(stage.name, kind, at, stays=stays))
-        code, run_dir, last = poisoned.run_once(f"nan-{kind}-{at}")
+        code, run_dir, last = poisoned.run_once(f"nan-{kind}-{at}", "--set", length)
         faults = [f"published {name}" for name in non_finite(run_dir)]
         if code not in ((76,) if stays else (0, 76)):
             faults.append(f"exit {code}: {last}")

@@ -103,10 +103,11 @@ class Stage:
             verdict = Verdict(verdict.name, hit, verdict.faults + lost, verdict.replayed)
         return verdict, ended.code
 
-    def run_once(self, name: str) -> tuple[int | None, Path, str]:
+    def run_once(self, name: str, *options: str) -> tuple[int | None, Path, str]:
         """Run to its end; give the exit code, the run directory, and the last line said."""
         run_dir, _ = self._place(name)
-        ended = self._run(run_dir)
+        command = [*self.world.command(self.name, run_dir), *options]
+        ended = self.world.forks.run(command, prepare=self.prepare)
         return ended.code, run_dir, ended.last_line
 
     def _verdict(self, name: str, run_dir: Path, calm: Calm, *, fired: bool, faults: list[str]) -> Verdict:

@@ -16,6 +16,7 @@ import typer
 
 from rlhf_cli.commands.options import AllowDrift, ConfigFile, DryRun, Fresh, Json, Overrides, RunDirectory
 from rlhf_cli.errors import UnavailableError
+from rlhf_cli.redaction import redact
 from rlhf_cli.run.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _show_plan(loaded: "LoadedConfig[Any]", outcome: Outcome) -> None:
     with redirect_stdout(sys.stderr):
         plan = _import_stage(loaded.stage).plan(loaded.config)
     outcome.status, outcome.run_dir = "dry_run", Path(loaded.config.run_dir)
-    (sys.stderr if outcome.as_json else sys.stdout).write(f"{render_resolved(loaded)}\n{plan}\n")
+    (sys.stderr if outcome.as_json else sys.stdout).write(redact(f"{render_resolved(loaded)}\n{plan}\n"))
 
 
 def run_stage(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rlhf_cli.redaction import redact
 from rlhf_cli.run.faults import fault_point
 
 
@@ -180,7 +181,7 @@ def append_json_line(path: Path, record: Mapping[str, object]) -> None:
 
     Where the disk refuses, the file is put back as it was and OSError raised.
     """
-    line = json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    line = redact(json.dumps(record, ensure_ascii=False, allow_nan=False)).encode() + b"\n"
     fault_point("append.write", path)
     with path.open("a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)

@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 
 from rlhf_cli.errors import Preempted, ResourceError, RlhfError
+from rlhf_cli.redaction import redact
 from rlhf_cli.run.signals import Stopped
 
 EXIT_BUG = 1
@@ -67,5 +68,5 @@ def exit_code_of(error: BaseException) -> int:
 def save_crash(folder: Path, error: BaseException) -> Path:
     """Write the traceback to `folder`/crash-<time>.txt."""
     path = folder / f"crash-{time.strftime('%Y%m%d-%H%M%S')}.txt"
-    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    path.write_text(redact("".join(traceback.format_exception(error))), encoding="utf-8")
     return path

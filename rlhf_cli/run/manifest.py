@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlhf_cli.errors import RunConflictError
+from rlhf_cli.redaction import redact
 from rlhf_cli.run.directory import RunDir, write_atomic
 from rlhf_cli.run.failures import known_failure
 
@@ -105,7 +106,7 @@ class Manifest(Record):
 
     def write(self, run_dir: RunDir) -> None:
         """Replace the run's manifest.json atomically."""
-        write_atomic(run_dir.manifest, self.model_dump_json(by_alias=True, indent=2) + "\n")
+        write_atomic(run_dir.manifest, redact(self.model_dump_json(by_alias=True, indent=2)) + "\n")
 
     def close_attempt(self, status: Status, exit_code: int | None) -> None:
         """Write the outcome of the current attempt into it and into the run."""

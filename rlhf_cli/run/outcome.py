@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlhf_cli.errors import Preempted, RlhfError
+from rlhf_cli.redaction import redact
 from rlhf_cli.run.failures import EXIT_INTERRUPTED, exit_code_of, known_failure, save_crash
 from rlhf_cli.run.signals import StopFlag
 
@@ -59,10 +60,11 @@ class Outcome:
         self.exit_code = exit_code_of(error)
         told = known_failure(error) or self._told_as_bug(error)
         self.status = "preempted" if isinstance(told, Preempted) else "failed"
-        self.error = {"code": type(told).__name__, "message": told.message, "where": told.where}
-        self.error["fix"] = told.fix
+        words = {"message": told.message, "where": told.where, "fix": told.fix}
+        self.error = {"code": type(told).__name__}
+        self.error |= {name: text and redact(text) for name, text in words.items()}
         # Names of files and of columns may hold bytes that are no text.
-        sys.stderr.write(f"{told}\n".encode(errors="backslashreplace").decode())
+        sys.stderr.write(redact(f"{told}\n").encode(errors="backslashreplace").decode())
 
     def _told_as_bug(self, error: BaseException) -> RlhfError:
         if self.exit_code == EXIT_INTERRUPTED:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rlhf_cli.errors import Preempted, RlhfError, RunConflictError
+from rlhf_cli.redaction import redact
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
 from rlhf_cli.run.directory import RunDir, append_json_line, digest_path, read_json_lines, write_atomic
 from rlhf_cli.run.doctor.diagnose import Doctor
@@ -60,6 +61,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Write to stderr, above the progress bar, and to log.txt with the time, as far as they take it."""
+        text = redact(text)
         with suppress(OSError):  # the terminal may be gone
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
@@ -206,8 +208,8 @@ def open_run(
         others = _other_versions(old) if old else []
         manifest = _begin(spec, old)
         manifest.write(run_dir)
-        write_atomic(run_dir.config, spec.source_text)
-        write_atomic(run_dir.resolved, spec.resolved_text)
+        write_atomic(run_dir.config, redact(spec.source_text))
+        write_atomic(run_dir.resolved, redact(spec.resolved_text))
         listening = stop or stack.enter_context(StopFlag().installed())
         run = Run(run_dir, manifest, listening, spec.allowed_drift)
         stack.push(run.record_end)

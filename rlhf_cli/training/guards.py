@@ -40,6 +40,11 @@ class BadSteps:
         self.left_out += self.recent
         self.recent, self.went_back = [], True
 
+    def require_any_taken(self, num_steps: int) -> None:
+        """Raise DivergedError where every step of a run was left out, so that nothing was learned."""
+        if num_steps and len(self.recent) + len(self.left_out) >= num_steps:
+            raise DivergedError(f"all {num_steps} steps had to be left out", where="optim.lr", fix=_FIX)
+
     def state_dict(self) -> dict[str, object]:
         """Give everything as JSON."""
         return {"recent": self.recent, "left_out": self.left_out, "went_back": self.went_back}

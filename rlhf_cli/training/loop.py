@@ -80,6 +80,7 @@ class Trainer(Generic[B]):
                     f"interrupted after step {self._updater.step_count}, checkpoint saved",
                     fix="run the same command again to go on",
                 ) from None
+        self._bad_steps.require_any_taken(self._source.num_steps)
         self._run.stop.check()  # the rest can be done by the next process as well
         return self._newest_metrics()
 
