@@ -19,7 +19,7 @@ _SAMPLES_OF_TWO = 200  # twenty people make 190 pairs of people
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its 95 % interval; None where it does not exist, or too few prompts tell how sure it is."""
+    """A number with its 95% interval; None where it does not exist, or too few prompts tell how sure it is."""
 
     value: float | None
     low: float | None = None
@@ -233,9 +233,7 @@ def in_sentences(agreement: Agreement) -> list[str]:
     sentences = []
     if agreement.num_shared:
         percent = agreement.percent
-        between = (
-            f", 95 % interval {percent.low:.0%} to {percent.high:.0%}" if percent.low is not None else ""
-        )
+        between = f", 95% interval {percent.low:.0%} to {percent.high:.0%}" if percent.low is not None else ""
         sentences += [
             f"{agreement.num_shared} pairs were judged by several people; two of them say the same "
             f"{percent.value:.0%} of the time{between}.",
@@ -253,6 +251,6 @@ def in_sentences(agreement: Agreement) -> list[str]:
             place = "first" if low > 0.5 else "second"
             sentences.append(
                 f"{name} prefers what stands {place} (first in {person.chose_first.value:.0%} of "
-                f"{person.num_decided} votes, 95 % interval {low:.0%} to {high:.0%})."
+                f"{person.num_decided} votes, 95% interval {low:.0%} to {high:.0%})."
             )
     return sentences

@@ -23,9 +23,9 @@ _LONGEST_SECONDS = 24 * 3600.0
 VERDICTS: Mapping[Choice, str] = {
     "first": "A is better",
     "second": "B is better",
-    "tie": "a tie",
-    "both_bad": "both are bad",
-    "skip": "skipped",
+    "tie": "Tie",
+    "both_bad": "Both are bad",
+    "skip": "Skipped",
 }
 STRENGTHS = {1: "slightly", 2: "clearly", 3: "much"}
 
@@ -179,6 +179,8 @@ def read_verdict(form: Form, tags: Sequence[str], *, seconds: float) -> Verdict:
 def _done(past: PastVote) -> Done:
     verdict = past.verdict
     strength = STRENGTHS.get(verdict.strength)
-    said = VERDICTS[verdict.winner] + (f", {strength}" if strength else "")
+    said = VERDICTS[verdict.winner]
+    if strength:
+        said = said.replace(" is ", f" is {strength} ")
     why = "; ".join([*verdict.tags, *filter(None, [verdict.reason])])
     return Done(plain(past.words), said, plain(why))

@@ -63,7 +63,7 @@ class WriteWork:
         return [
             Done(
                 plain(past.words),
-                "skipped" if past.writing.outcome == "skip" else "written",
+                "Skipped" if past.writing.outcome == "skip" else "Written",
                 plain(_clipped(past.writing.text)),
             )
             for past in self._desk.history(annotator, 50)

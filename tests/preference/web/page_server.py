@@ -11,7 +11,7 @@ from test_web_serve import free_port
 
 from rlhf_cli.preference.web.serve import serve
 from rlhf_cli.preference.web.settings import WebSettings
-from rlhf_cli.preference.web.work import VoteWork
+from rlhf_cli.preference.web.work import VoteWork, Work
 from rlhf_cli.records import Message
 
 QUESTIONS = [((Message("user", f"Question {i}"),), f"first {i}", f"second {i}") for i in range(1, 7)]
@@ -23,6 +23,7 @@ class Server:
 
     folder: Path
     desk: ScriptedDesk
+    work: Work | None = None
     port: int = field(default_factory=free_port)
     said: list[str] = field(default_factory=list)
 
@@ -30,7 +31,7 @@ class Server:
         self._stop = threading.Event()
         self.said.clear()
         settings = WebSettings(owner="robin", port=self.port, annotators=("ana", "ben"))
-        work = VoteWork(self.desk, tags=["correct", "clear"], votes=self.desk.ballots)
+        work = self.work or VoteWork(self.desk, tags=["correct", "clear"], votes=self.desk.ballots)
         arguments = (work, settings, self.folder / "access.db")
         options = {"should_stop": self._stop.is_set, "say": self.said.append}
         self._thread = threading.Thread(target=serve, args=arguments, kwargs=options)

@@ -40,7 +40,7 @@ def test_an_answer_is_kept_as_typed_and_the_next_prompt_follows(owner: TestClien
     (writing,) = desk.writings()
     assert (writing.text, writing.seconds) == ("  indented\n\nsecond", 1.5)
     assert "Question 2" in owner.get("/").text
-    assert "written" in text_of(owner.get("/history").text)
+    assert "Written" in text_of(owner.get("/history").text)
     assert "Written" in text_of(owner.get("/owner").text)
 
 
