@@ -53,6 +53,16 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Labelled:
+    """Answers to one prompt, each called good or bad on its own; a row may hold one answer, or one of each."""
+
+    prompt: Text
+    good: tuple[Text, ...]
+    bad: tuple[Text, ...]
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """A prompt to answer; `extra` holds the row's other columns, for reward functions."""
 

@@ -58,8 +58,9 @@ class DpoLoss(Section):
         "sigmoid_norm",
         "simpo",
         "orpo",
+        "kto",
     ] = "sigmoid"
-    """Which loss of the DPO family; `simpo` and `orpo` use no reference."""
+    """Which loss of the DPO family; `simpo` and `orpo` use no reference, `kto` reads answers with a `label` too."""
     beta: Positive = 0.1
     """How strongly the policy is held to the reference; the factor of the difference in `simpo` and `orpo`."""
     label_smoothing: Smoothing = 0.0
@@ -68,9 +69,21 @@ class DpoLoss(Section):
     """By how much `simpo` wants chosen answers ahead, in its units of beta times nats per token."""
     sft_weight: NonNegative = 0.0
     """Adds this times the negative log-likelihood per token of each chosen answer."""
+    good_weight: Positive = 1.0
+    """Weight of good answers in `kto`."""
+    bad_weight: Positive = 1.0
+    """Weight of bad answers in `kto`; weights times numbers of good and bad answers should be about equal."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.type == "kto" and self.sft_weight > 0:
+            message = "has no effect with loss.type = kto, whose rows are not all good answers"
+            refuse([Refusal("sft_weight", message, "remove it")])
+        if self.type != "kto" and (self.good_weight, self.bad_weight) != (1.0, 1.0):
+            key = "good_weight" if self.good_weight != 1.0 else "bad_weight"
+            refuse(
+                [Refusal(key, f"has no effect with loss.type = {self.type}", "remove it, or use `type: kto`")]
+            )
         if self.target_margin > 0 and self.type != "simpo":
             message = f"has no effect with loss.type = {self.type}"
             refuse([Refusal("target_margin", message, "remove it, or use `type: simpo`")])

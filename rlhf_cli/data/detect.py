@@ -16,6 +16,7 @@ PAIRED = (
 # The order of these tuples decides where columns fit several formats: the more telling format stands first.
 FOR_DEMONSTRATIONS = (*SINGLE[:-1], *PAIRED, "text")
 FOR_COMPARISONS = PAIRED
+FOR_LABELLED = ("prompt_completion", *PAIRED)
 FOR_PROMPTS = ("hh", "ultrafeedback", "prompts", *SINGLE[:-1], *PAIRED[2:])
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {

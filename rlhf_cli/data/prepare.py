@@ -12,12 +12,13 @@ from rlhf_cli.config.sections import Data, Source
 from rlhf_cli.data.encode import EncodedPair, EncodedPrompt, EncodedText, Encoder
 from rlhf_cli.data.files import Reading, Rejected
 from rlhf_cli.data.fingerprint import Row, fingerprint, template_fingerprint, tokenizer_fingerprint
-from rlhf_cli.data.readers import read_comparisons, read_demonstrations, read_prompts
+from rlhf_cli.data.labelled import beside_strangers
+from rlhf_cli.data.readers import read_comparisons, read_demonstrations, read_labelled, read_prompts
 from rlhf_cli.data.report import data_report, report_text, samples_text
 from rlhf_cli.data.split import HasPrompt, prompt_key, split_by_prompt
 from rlhf_cli.data.token_cache import TokenCache
 from rlhf_cli.errors import DataError
-from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
+from rlhf_cli.records import Comparison, Demonstration, Labelled, Prompt, Text
 from rlhf_cli.run.directory import write_atomic
 from rlhf_cli.run.session import Run
 
@@ -104,6 +105,24 @@ def comparisons_of(section: Data, seed: int) -> Records[Comparison]:
 def without_ties(records: Records[Comparison]) -> Records[Comparison]:
     """Leave out pairs in which neither answer is better."""
     return records.keep(lambda record: record.p_chosen != 0.5, "dropped: tie")
+
+
+def labelled_of(section: Data, seed: int) -> Records[Comparison]:
+    """Read answers with labels of their own, each laid beside a stranger from its own split."""
+    records = _records(
+        section, seed, lambda sources: read_labelled(sources, on_bad_row=section.on_bad_row, seed=seed)
+    )
+    return Records(
+        beside_strangers(records.train),
+        beside_strangers(records.eval),
+        _as_pairs(records.train_reading),
+        None if records.eval_reading is None else _as_pairs(records.eval_reading),
+    )
+
+
+def _as_pairs(reading: Reading[Labelled]) -> Reading[Comparison]:
+    pairs = beside_strangers(reading.records)
+    return Reading(pairs, reading.num_rows, reading.formats, reading.rejected, reading.counts)
 
 
 def prompts_of(section: Data, seed: int) -> Records[Prompt]:

@@ -13,6 +13,7 @@ from rlhf_cli.data.annotations import argilla, label_studio
 from rlhf_cli.data.detect import (
     FOR_COMPARISONS,
     FOR_DEMONSTRATIONS,
+    FOR_LABELLED,
     FOR_PROMPTS,
     SINGLE,
     check_columns,
@@ -22,6 +23,7 @@ from rlhf_cli.data.detect import (
 from rlhf_cli.data.fields import BadRow, Row, SetAside
 from rlhf_cli.data.files import Reading, Table, no_rows, open_tables
 from rlhf_cli.data.formats import demonstration, prompt_of
+from rlhf_cli.data.labelled import labelled
 from rlhf_cli.data.ledger import Ledger
 from rlhf_cli.data.preferences import (
     Pair,
@@ -46,11 +48,11 @@ from rlhf_cli.data.verdicts import (
     webgpt,
 )
 from rlhf_cli.errors import DataError
-from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
+from rlhf_cli.records import Comparison, Demonstration, Labelled, Prompt, Text
 
-__all__ = ["read_comparisons", "read_demonstrations", "read_prompts", "split_by_prompt"]
+__all__ = ["read_comparisons", "read_demonstrations", "read_labelled", "read_prompts", "split_by_prompt"]
 
-R = TypeVar("R", Demonstration, Comparison, Prompt)
+R = TypeVar("R", Demonstration, Comparison, Labelled, Prompt)
 
 _TELLING_ROWS = 20
 _MOST_ROWS_AHEAD = 1000
@@ -120,6 +122,13 @@ def read_comparisons(
     return _read(sources, _Reader(FOR_COMPARISONS, comparison_of), on_bad_row, seed)
 
 
+def read_labelled(
+    sources: Sequence[Source], *, on_bad_row: str = "error", seed: int = 0
+) -> Reading[Labelled]:
+    """Read answers with labels of their own, and both answers of pairs. Weights and errors as above."""
+    return _read(sources, _Reader(FOR_LABELLED, _labelled), on_bad_row, seed)
+
+
 def read_prompts(
     sources: Sequence[Source], *, on_bad_row: str = "error", seed: int = 0, deduplicate: bool = False
 ) -> Reading[Prompt]:
@@ -150,6 +159,15 @@ def _demonstration(row: Row, name: str, origin: str) -> tuple[Demonstration, tup
     if pair.p_chosen == 0.5:
         raise SetAside("a tie has no answer to imitate")
     return Demonstration(pair.prompt, pair.chosen, origin), notes
+
+
+def _labelled(row: Row, name: str, origin: str) -> tuple[Labelled, tuple[str, ...]]:
+    if name == "prompt_completion":
+        return labelled(row, origin), _NO_NOTES
+    pair, notes = comparison_of(row, name, origin)
+    if pair.p_chosen == 0.5:
+        raise SetAside("a tie has no good and no bad answer")
+    return Labelled(pair.prompt, (pair.chosen,), (pair.rejected,), origin), notes
 
 
 def comparison_of(row: Row, name: str, origin: str) -> tuple[Comparison, tuple[str, ...]]:

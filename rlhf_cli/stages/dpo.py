@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf_cli.algo.dpo import NEEDS_WHOLE_BATCH, dpo_loss, implicit_rewards
+from rlhf_cli.algo.kto import kto, kto_gains
 from rlhf_cli.algo.metrics import pair_accuracy
 from rlhf_cli.algo.reference_free import KINDS as REFERENCE_FREE
 from rlhf_cli.algo.reference_free import orpo, simpo
@@ -22,7 +23,14 @@ from rlhf_cli.config.stages import DpoConfig
 from rlhf_cli.data.batches import AnswerBatch, Layout, PairBatch
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.data.loader import WHOLE_STEP, RowSource, walk_pairs
-from rlhf_cli.data.prepare import Prepared, comparisons_of, encode_comparisons, make_encoder_of, without_ties
+from rlhf_cli.data.prepare import (
+    Prepared,
+    comparisons_of,
+    encode_comparisons,
+    labelled_of,
+    make_encoder_of,
+    without_ties,
+)
 from rlhf_cli.data.reference import with_reference
 from rlhf_cli.errors import Preempted
 from rlhf_cli.models import device
@@ -87,17 +95,19 @@ class Learner:
         sums = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2)
         num_tokens, reference = batch.answers.num_tokens.view(-1, 2), batch.reference_logprobs
         nll = -sums[:, 0] / num_tokens[:, 0]
-        total = pair_losses(self.loss, sums, reference, num_tokens).sum() + self.loss.sft_weight * nll.sum()
-        margins = margins_of(self.loss, sums, reference, num_tokens)
+        losses = pair_losses(self.loss, sums, reference, num_tokens, batch.p_chosen)
+        total = losses.sum() + self.loss.sft_weight * nll.sum()
+        margins = margins_of(self.loss, sums, reference, num_tokens, batch.p_chosen)
         weight = len(margins)
+        good = batch.p_chosen.gt(0).to(nll.dtype)  # all of them, but for the bad answers of KTO
         metrics = {
             "accuracy": Mean(pair_accuracy(margins) * weight, weight),
             "margin": Mean(float(margins.sum()), weight),
-            "chosen_nll": Mean(float(nll.detach().sum()), weight),
+            "chosen_nll": Mean(float(nll.detach() @ good), float(good.sum())),
         }
         if self.loss.type not in REFERENCE_FREE:
             change = sums[:, 0].detach() - reference[:, 0]
-            metrics["chosen_logratio"] = Mean(float(change.sum()), weight)
+            metrics["chosen_logratio"] = Mean(float(change @ good), float(good.sum()))
         return Loss(total, weight, metrics, batch.answers.num_read)
 
     def rows(self, batch: PairBatch) -> Sequence[str]:
@@ -112,7 +122,7 @@ class Learner:
             batch = batch.to(self.policy.device)
             sums = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2)
             num_tokens = batch.answers.num_tokens.view(-1, 2)
-            parts.append(margins_of(self.loss, sums, batch.reference_logprobs, num_tokens))
+            parts.append(margins_of(self.loss, sums, batch.reference_logprobs, num_tokens, batch.p_chosen))
         return torch.cat(parts)
 
     @torch.no_grad()
@@ -125,9 +135,19 @@ class Learner:
         return {name: mean.value for name, mean in merged.items()}
 
 
-def pair_losses(loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tensor) -> Tensor:
-    """Return the losses of B pairs [B] from their log-probs and lengths, all [B, 2] with the chosen side first."""
+def pair_losses(
+    loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tensor, p_chosen: Tensor
+) -> Tensor:
+    """Return the losses of B pairs [B] from their log-probs and lengths, all [B, 2] with the chosen side first.
+
+    With KTO a pair is an answer and a stranger, and p_chosen [B] is its label.
+    """
     kind = loss.type
+    if kind == "kto":
+        good_mask = p_chosen > 0
+        logratios, strangers = (sums - reference).T
+        gains = kto_gains(logratios, strangers, good_mask, beta=loss.beta)
+        return kto(gains, good_mask, good_weight=loss.good_weight, bad_weight=loss.bad_weight)
     if kind == "simpo":
         return simpo(*(sums / num_tokens).T, beta=loss.beta, target_margin=loss.target_margin)
     if kind == "orpo":
@@ -144,8 +164,13 @@ def pair_losses(loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tens
     )
 
 
-def margins_of(loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tensor) -> Tensor:
-    """Return by how much the loss prefers the chosen answers, [B, 2] each -> [B], without gradient."""
+def margins_of(
+    loss: DpoLoss, sums: Tensor, reference: Tensor, num_tokens: Tensor, p_chosen: Tensor
+) -> Tensor:
+    """Return by how much the policy agrees with the labels in the terms of the loss -> [B], without gradient."""
+    if loss.type == "kto":
+        logratios, strangers = (sums - reference).detach().T
+        return kto_gains(logratios, strangers, p_chosen > 0, beta=loss.beta)
     if loss.type in REFERENCE_FREE:
         rewards = loss.beta * (sums / num_tokens).detach()
     else:
@@ -210,7 +235,10 @@ def plan(config: DpoConfig) -> str:
 
 def prepare(config: DpoConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedPair]]:
     """Read and encode the comparisons; a tie has no chosen side and is left out."""
-    records = without_ties(comparisons_of(config.data, config.seed))
+    if config.loss.type == "kto":
+        records = labelled_of(config.data, config.seed)
+    else:
+        records = without_ties(comparisons_of(config.data, config.seed))
     vocabulary = load_vocabulary(config.model)
     make_encoder = make_encoder_of(
         config.data, vocabulary.tokenizer, vocabulary.stop_ids, vocabulary.max_positions, cache=cache

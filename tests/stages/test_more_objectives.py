@@ -1,9 +1,10 @@
 """Losses without a reference and rewards of several models and of known answers, through the real stages."""
 
+import json
 from pathlib import Path
 
 import pytest
-from tiny import Settings, Tiny, column, metrics_of, override, run_stage, write_rows
+from tiny import ANSWERS, PROMPTS, WRONG, Settings, Tiny, column, metrics_of, override, run_stage, write_rows
 
 from rlhf_cli.config.problems import ConfigProblems
 
@@ -23,8 +24,39 @@ def test_losses_without_a_reference_learn_the_pairs(tiny: Tiny, work: Path, loss
     assert not (run.dir.root / "cache").exists()
 
 
+def test_kto_learns_from_labels_alone(tiny: Tiny, work: Path):
+    rows = [
+        {"prompt": prompt, "completion": text, "label": good}
+        for prompt, right, wrong in zip(PROMPTS, ANSWERS, WRONG, strict=True)
+        for text, good in ((right, True), (wrong, False))
+    ]
+    data = {
+        "train": [{"path": write_rows(work / "labels.jsonl", rows)}],
+        "eval_fraction": 0.3,
+        "max_length": 64,
+    }
+    changes = {"loss": {"type": "kto", "beta": 0.5, "bad_weight": 1.5}, "train__max_steps": 16}
+    run = run_stage("dpo", tiny.settings("dpo", data=data, **changes), work)
+    losses = column(run.dir, "eval/loss")
+    assert losses[0] == pytest.approx((1 + 1.5) / 4)  # half of each weight where nothing is learnt
+    assert losses[-1] < losses[0] - 0.1
+    assert column(run.dir, "eval/accuracy")[-1] >= 0.75  # 12 held-out answers; 0.5 is chance
+    assert column(run.dir, "eval/margin")[-1] > 1.0
+    assert column(run.dir, "chosen_logratio")[-1] > 0.0
+
+
+def test_kto_takes_pairs_apart(tiny: Tiny, work: Path):
+    run = run_stage("dpo", tiny.settings("dpo", loss={"type": "kto"}), work)
+    (report,) = json.loads(run.dir.data_report.read_text())
+    assert (report["rows_read"], report["rows_kept"]) == (12, 24)
+
+
 def test_keys_of_other_losses_are_refused(tiny: Tiny, work: Path):
-    for changes in ({"loss__target_margin": 0.5}, {"loss__type": "orpo", "reference": tiny.model}):
+    for changes in (
+        {"loss__target_margin": 0.5},
+        {"loss__bad_weight": 2.0},
+        {"loss__type": "orpo", "reference": tiny.model},
+    ):
         with pytest.raises(ConfigProblems, match=r"has no effect with loss\.type"):
             run_stage("dpo", tiny.settings("dpo", **changes), work)
 
