@@ -2,18 +2,22 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
 from typing import Annotated
 
 import typer
 
 from rlhf_cli.commands.options import ConfigFile, Overrides
-from rlhf_cli.commands.stages import StageName
+from rlhf_cli.commands.stages import StageName, import_stage
 
 
 def check(
     config: ConfigFile,
     overrides: Overrides = None,
     stage: Annotated[StageName | None, typer.Option(help="The stage that the file is for.")] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Read the data too; estimate steps and memory. Loads no weights.")
+    ] = False,
 ) -> None:
     """Validate a configuration without running it.
 
@@ -28,7 +32,11 @@ def check(
     from rlhf_cli.config.load import load_config
 
     name = stage or guess_stage(config, overrides or ())
-    load_config(name, config, overrides or ())
+    loaded = load_config(name, config, overrides or ())
+    if deep:
+        with redirect_stdout(sys.stderr):
+            plan = import_stage(name).plan(loaded.config)
+        sys.stderr.write(f"{plan}\n")
     sys.stdout.write(f"ok: {config} is a valid {name} config\n")
 
 

@@ -74,7 +74,7 @@ def _show_plan(loaded: "LoadedConfig[Any]", outcome: Outcome) -> None:
     from rlhf_cli.config.load import render_resolved
 
     with redirect_stdout(sys.stderr):
-        plan = _import_stage(loaded.stage).plan(loaded.config)
+        plan = import_stage(loaded.stage).plan(loaded.config)
     outcome.status, outcome.run_dir = "dry_run", Path(loaded.config.run_dir)
     (sys.stderr if outcome.as_json else sys.stdout).write(redact(f"{render_resolved(loaded)}\n{plan}\n"))
 
@@ -108,7 +108,7 @@ def run_stage(
         redirect_stdout(sys.stderr),
     ):
         outcome.run = run
-        run.finish(_import_stage(loaded.stage).run(loaded.config, run))
+        run.finish(import_stage(loaded.stage).run(loaded.config, run))
     outcome.complete("completed", run.manifest)
 
 
@@ -122,5 +122,6 @@ def _refuse_many_processes() -> None:
         )
 
 
-def _import_stage(stage: str) -> ModuleType:
+def import_stage(stage: str) -> ModuleType:
+    """Import the module of a stage, and with it torch."""
     return importlib.import_module(f"rlhf_cli.stages.{stage.replace('-', '_')}")

@@ -179,6 +179,12 @@ def make_policy(section: FromScratch, vocabulary: Vocabulary) -> LoadedModel:
 
 def count_parameters(section: Model, vocabulary: Vocabulary) -> tuple[int, int]:
     """Count all and trainable parameters without reading weights."""
+    model = model_without_weights(section, vocabulary)
+    return num_parameters(model), num_parameters(model, trainable_only=True)
+
+
+def model_without_weights(section: Model, vocabulary: Vocabulary) -> PreTrainedModel:
+    """Build the configured model, adapters included, with shapes only."""
     with torch.device("meta"):
         if section.from_scratch is not None:
             model: PreTrainedModel = LlamaForCausalLM(
@@ -192,7 +198,7 @@ def count_parameters(section: Model, vocabulary: Vocabulary) -> tuple[int, int]:
             fit_embeddings(model, vocabulary.tokenizer)
         if section.lora is not None:
             model = wrap_lora(model, section.lora, task="CAUSAL_LM")
-    return num_parameters(model), num_parameters(model, trainable_only=True)
+    return model
 
 
 def parameters_in_words(section: Model, vocabulary: Vocabulary) -> str:

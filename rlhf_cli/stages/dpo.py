@@ -34,6 +34,7 @@ from rlhf_cli.data.prepare import (
 from rlhf_cli.data.reference import with_reference
 from rlhf_cli.errors import Preempted
 from rlhf_cli.models import device
+from rlhf_cli.models.estimate import memory_in_words
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
@@ -226,11 +227,14 @@ def attach_reference(
 
 
 def plan(config: DpoConfig) -> str:
-    """Say what a run would do: data, parameters, steps."""
+    """Say what a run would do: data, parameters, memory, steps."""
     vocabulary, data = prepare(config)
     size = parameters_in_words(config.model, vocabulary)
     layout = Layout(vocabulary.pad_id, packed=True)
-    return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
+    memory = memory_in_words(
+        config.model, config.train, vocabulary, num_frozen=int(config.reference is not None)
+    )
+    return f"{data.text}\n{size}\n{memory}\nsteps: {walk(config, data, layout).num_steps}"
 
 
 def prepare(config: DpoConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedPair]]:

@@ -27,6 +27,7 @@ from rlhf_cli.data.episode import Episode
 from rlhf_cli.data.prepare import Prepared, encode_prompts, make_encoder_of, prompts_of
 from rlhf_cli.errors import DivergedError
 from rlhf_cli.models.actor_critic import ActorCritic
+from rlhf_cli.models.estimate import memory_in_words
 from rlhf_cli.models.load import Vocabulary, load_vocabulary, parameters_in_words
 from rlhf_cli.models.save import save_trained
 from rlhf_cli.reward.scorer import Scorer, combine
@@ -192,13 +193,27 @@ def num_iterations(config: PpoConfig, num_prompts: int) -> int:
 
 
 def plan(config: PpoConfig) -> str:
-    """Say what a run would do: data, parameters, iterations, steps."""
+    """Say what a run would do: data, parameters, memory, iterations, steps."""
     vocabulary, data = prepare(config)
     iterations = num_iterations(config, len(data.train))
     steps = iterations * config.ppo.epochs * config.ppo.minibatches
     return (
         f"{data.text}\n{parameters_in_words(config.model, vocabulary)}; {critic_in_words(config)}\n"
+        f"{memory_of(config, vocabulary)}\n"
         f"iterations: {iterations} of {config.rollout.batch_size} answers, {steps} optimizer steps"
+    )
+
+
+def memory_of(config: PpoConfig, vocabulary: Vocabulary) -> str:
+    """Say how much memory training will take: policy, critic, reference and reward models, as if of one size."""
+    own_critic = config.ppo.advantage == "gae" and config.critic.share != "trunk"
+    num_rewards = sum(source.kind == "model" for source in config.reward)
+    return memory_in_words(
+        config.model,
+        config.train,
+        vocabulary,
+        num_trained=1 + own_critic,
+        num_frozen=1 + num_rewards,
     )
 
 

@@ -29,6 +29,7 @@ from rlhf_cli.models.device import (
     pick_device,
     set_up_training,
 )
+from rlhf_cli.models.estimate import memory_in_words
 from rlhf_cli.models.load import (
     LoadedModel,
     Vocabulary,
@@ -97,11 +98,12 @@ class Learner:
 
 
 def plan(config: SftConfig) -> str:
-    """Say what a run would do: data, parameters, steps."""
+    """Say what a run would do: data, parameters, memory, steps."""
     vocabulary, data = prepare(config)
     size = parameters_in_words(config.model, vocabulary)
     layout = Layout(vocabulary.pad_id, packed=True)
-    return f"{data.text}\n{size}\nsteps: {walk(config, data, layout).num_steps}"
+    memory = memory_in_words(config.model, config.train, vocabulary)
+    return f"{data.text}\n{size}\n{memory}\nsteps: {walk(config, data, layout).num_steps}"
 
 
 def prepare(config: SftConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedText]]:

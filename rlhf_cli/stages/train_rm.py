@@ -28,6 +28,7 @@ from rlhf_cli.models.device import (
     pick_device,
     set_up_training,
 )
+from rlhf_cli.models.estimate import memory_in_words
 from rlhf_cli.models.heads import load_classifier, scores_at
 from rlhf_cli.models.load import LoadedModel, Vocabulary, load_vocabulary, parameters_in_words
 from rlhf_cli.models.save import save_trained
@@ -129,12 +130,12 @@ class Learner:
 
 
 def plan(config: TrainRmConfig) -> str:
-    """Say what a run would do: data, parameters, steps."""
+    """Say what a run would do: data, parameters, memory, steps."""
     vocabulary, data = prepare(config)
     num_steps = walk(config, data, Layout(vocabulary.pad_id, packed=True)).num_steps
-    return (
-        f"{data.text}\n{parameters_in_words(config.model, vocabulary)}, and a score head\nsteps: {num_steps}"
-    )
+    size = f"{parameters_in_words(config.model, vocabulary)}, and a score head"
+    memory = memory_in_words(config.model, config.train, vocabulary)
+    return f"{data.text}\n{size}\n{memory}\nsteps: {num_steps}"
 
 
 def prepare(config: TrainRmConfig, cache: Path | None = None) -> tuple[Vocabulary, Prepared[EncodedPair]]:
