@@ -7,6 +7,8 @@ from pathlib import Path
 from rlhf_cli.errors import DataError, MissingInputError
 from rlhf_cli.run.directory import RunDir, digest_dir
 
+_GET_AGAIN = "get the model again"
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -38,6 +40,7 @@ def locate(path: str, revision: str | None = None) -> Located:
     run_dir = RunDir(local)
     if run_dir.manifest.exists():
         _require_completed(run_dir)
+        _refuse_names_outside(run_dir.model)
         return Located(str(run_dir.model), digest_dir(run_dir.model), local)
     if not (local / "config.json").exists():
         raise MissingInputError(
@@ -45,14 +48,35 @@ def locate(path: str, revision: str | None = None) -> Located:
             where="model path",
             fix="point at a finished run directory or a model directory",
         )
+    _refuse_names_outside(local)
     return Located(str(local), digest_dir(local), None)
 
 
 def _require_completed(run_dir: RunDir) -> None:
-    manifest = json.loads(run_dir.manifest.read_text(encoding="utf-8"))
-    if manifest["status"] != "completed" or not run_dir.model.exists():
+    try:
+        manifest = json.loads(run_dir.manifest.read_bytes())
+        status, command = str(manifest["status"]), " ".join(manifest["argv"])
+    except (ValueError, KeyError, TypeError) as error:
+        fix = "give another model, or restore the file"
+        raise DataError("this is not the manifest of a run", where=str(run_dir.manifest), fix=fix) from error
+    if status != "completed" or not run_dir.model.exists():
         raise DataError(
-            f"the run in {run_dir.root} is {manifest['status']}, not completed, or it makes no model",
+            f"the run in {run_dir.root} is {status}, not completed, or it makes no model",
             where=str(run_dir.manifest),
-            fix=f"finish it first: repeat its command ({' '.join(manifest['argv'])})",
+            fix=f"finish it first: repeat its command ({command})",
         )
+
+
+def _refuse_names_outside(folder: Path) -> None:
+    """Raise DataError where the index of a model's shards names a file that is not in its own folder."""
+    for index in folder.glob("*.safetensors.index.json"):
+        try:
+            names = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{index.name} is not an index of weights", where=str(index), fix=_GET_AGAIN
+            ) from error
+        if odd := sorted(str(name) for name in names if Path(str(name)).name != name):
+            raise DataError(
+                f"{index.name} names {odd[0]!r}, outside its folder", where=str(index), fix=_GET_AGAIN
+            )

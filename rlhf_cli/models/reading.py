@@ -54,20 +54,20 @@ class Reading:
             fix = "ask for access on its page, then set HF_TOKEN or run `hf auth login`"
             return MissingInputError(f"{self._path} is gated", where=self._path, fix=fix)
         if isinstance(error, OSError) and not Path(self._path).exists():
-            return _not_there(self._path, words, causes)
+            return _not_there(self._path, str(error).partition("\n")[0], causes)
         fix = "get the model again, or give another one"
         if isinstance(error, FileNotFoundError) or "no file named" in words:
             return MissingInputError(message, where=self._path, fix=fix)
         return DataError(message, where=self._path, fix=fix)
 
 
-def _not_there(path: str, words: str, causes: list[BaseException]) -> RlhfError:
+def _not_there(path: str, first_line: str, causes: list[BaseException]) -> RlhfError:
     fix = (
         "run the stage that makes it first, or give a directory, or a hub id (owner/name) in reach from here"
     )
     if any(isinstance(cause, LocalEntryNotFoundError | ConnectionError) for cause in causes):
         return UnavailableError(f"{path} is not here, and the Hub does not answer", where=path, fix=fix)
-    return MissingInputError(f"no model {path}: {words}", where="model path", fix=fix)
+    return MissingInputError(f"no model {path}: {first_line}", where="model path", fix=fix)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

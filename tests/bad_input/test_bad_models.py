@@ -78,6 +78,10 @@ def reweigh(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Pa
         (reweigh(lambda w: w.pop("model.norm.weight")), 65, "lack 1 tensors"),
         (reweigh(lambda w: w["model.norm.weight"].fill_(torch.nan)), 65, "hold NaN or infinity: model.norm"),
         (reweigh(lambda w: w.update({"model.norm.weight": torch.ones(5)})), 65, "weights"),
+        (put("manifest.json", "{"), 65, "is not the manifest of a run"),
+        (put("manifest.json", '{"name": "mine"}'), 65, "is not the manifest of a run"),
+        (put("model.safetensors.index.json", "[]"), 65, "is not an index of weights"),
+        (put("model.safetensors.index.json", '{"weight_map": {"a": "../b"}}'), 65, "outside its folder"),
         (edit("config.json", architectures=["LlamaForSequenceClassification"]), 65, "is a reward model"),
     ],
 )  # fmt: skip

@@ -99,8 +99,7 @@ def test_templates_run_in_the_sandbox_only():
     assert users == {"preference/web/site.py", "run/report/page.py", "tools/init.py"}
 
 
-def test_a_collection_of_names_that_point_outside(shell: Shell):
-    """A checkpoint or manifest that names files elsewhere is refused, not followed."""
+def test_a_manifest_that_names_a_result_elsewhere_is_not_believed(shell: Shell):
     assert shell.run("sft", train__max_steps=2)[0] == 0
     manifest = shell.folder / "sft" / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"artifact": "model"', '"artifact": "../../etc"'))
