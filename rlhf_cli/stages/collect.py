@@ -10,9 +10,11 @@ from collections.abc import Mapping
 
 from rlhf_cli.config.collect_config import CollectConfig
 from rlhf_cli.config.collect_sections import RewardLabeler
+from rlhf_cli.config.judge_sections import JudgeLabeler
 from rlhf_cli.preference.agreement import agreement_of, in_sentences
 from rlhf_cli.preference.consensus import outcomes
 from rlhf_cli.preference.export import ExportPolicy, export_preferences
+from rlhf_cli.preference.judge.templates import load_template
 from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.summary import summarise
 from rlhf_cli.run.directory import write_atomic
@@ -80,19 +82,31 @@ def plan(config: CollectConfig) -> str:
     num_prompts, num_answers = len(prompts.train), len(answer_slots(config)) * len(prompts.train)
     answers = [f"{c.path} at temperature {c.temperature:g}" for c in config.candidates]
     most = config.generation.max_new_tokens
-    # A reward model makes pairs of what it has scored, so nobody knows their number before.
-    is_ranked = isinstance(config.labeler, RewardLabeler)
-    then = (
-        f"pairs: {'as the scores make them' if is_ranked else num_prompts}, judged by {config.labeler.kind}"
-    )
-    if config.kind == "demonstrations":
-        then = f"drafts: {num_prompts}, rewritten by people ({config.labeler.kind})"
-    if config.constitution:
-        rounds = config.constitution.rounds
-        then = f"critiques: {rounds * num_prompts}, and as many revisions, in {rounds} rounds"
+    then = _then(config, num_prompts)
     return "\n".join(
         [prompts.text, f"answers: {num_answers} of at most {most} tokens, by {', '.join(answers)}", then]
     )
+
+
+def _then(config: CollectConfig, num_prompts: int) -> str:
+    """Say what becomes of the answers, and what is asked of chat models for it."""
+    if config.kind == "demonstrations":
+        return f"drafts: {num_prompts}, rewritten by people ({config.labeler.kind})"
+    if config.constitution:
+        rounds = config.constitution.rounds
+        return f"critiques: {rounds * num_prompts}, and as many revisions, in {rounds} rounds"
+    match config.labeler:
+        case RewardLabeler():
+            return "pairs: as the scores make them, judged by reward"
+        case JudgeLabeler(orders=orders, template=template):
+            num_requests = num_prompts * (2 if orders == "both" else 1)
+            most = load_template(template).max_tokens
+            return (
+                f"pairs: {num_prompts}, judged by judge: {num_requests} requests, each with at most {most} tokens "
+                "to answer; verdicts that cannot be read are asked for again"
+            )
+        case labeler:
+            return f"pairs: {num_prompts}, judged by {labeler.kind}"
 
 
 def in_words(metrics: Mapping[str, float]) -> str:

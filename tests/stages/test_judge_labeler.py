@@ -142,3 +142,11 @@ def test_the_answers_are_shown_in_both_orders(place: Path, server: ChatServer):
     assert rlhf() == 0
     seen = [shown(body) for body in server.bodies]
     assert sorted(seen) == sorted((second, first) for first, second in seen)
+
+
+def test_a_dry_run_counts_the_requests(place: Path, server: ChatServer, capsys: pytest.CaptureFixture[str]):
+    assert rlhf("--dry-run") == 0
+    assert "judged by judge: 24 requests, each with at most 4 tokens" in capsys.readouterr().out
+    assert rlhf("--dry-run", "--set", "labeler.orders=random", "--set", "labeler.template=explain") == 0
+    assert "judged by judge: 12 requests, each with at most 700 tokens" in capsys.readouterr().out
+    assert server.bodies == []
