@@ -29,11 +29,12 @@ def save_model(
     model_dir: Path,
     *,
     adapter_dir: Path | None = None,
+    shard_size: str = "50GB",
 ) -> None:
     """Write weights, tokenizer, template and generation config to `model_dir`.
 
     With `adapter_dir` the model is a PEFT wrapper: the adapter alone goes there, and `model_dir` gets the base
-    with the adapter merged in, so that every reader of plain models can use it.
+    with the adapter merged in, so that every reader of plain models can use it. No file is larger than `shard_size`.
     """
     quiet_loading()
     tokenizer = vocabulary.tokenizer
@@ -55,7 +56,7 @@ def save_model(
     model.config.pad_token_id = tokenizer.pad_token_id
     temporary = _fresh_sibling(model_dir)
     fault_point("model.write", model_dir)
-    model.save_pretrained(temporary)
+    model.save_pretrained(temporary, max_shard_size=shard_size)
     fault_point("tokenizer.write", model_dir)
     tokenizer.save_pretrained(temporary)
     publish_dir(temporary, model_dir, replace=True)
