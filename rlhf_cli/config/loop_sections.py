@@ -82,6 +82,8 @@ class Log(Section):
 
     every_steps: Count = 10
     """Optimizer steps that each line of metrics.jsonl, and of the progress, is the mean of."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """Dashboards that get the metrics too, each an extra of this package; what leaves are numbers only."""
 
 
 class Eval(Section):

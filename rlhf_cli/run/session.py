@@ -32,6 +32,7 @@ from rlhf_cli.run.metrics import MetricsLog, json_numbers
 from rlhf_cli.run.progress import Bar, open_progress
 from rlhf_cli.run.report.page import write_report
 from rlhf_cli.run.signals import StopFlag, Stopped
+from rlhf_cli.run.trackers import Tracked, Tracker, numeric_settings, open_trackers
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Run:
         self._doctor = Doctor(manifest.stage)
         self.manifest = manifest
         self._allowed_drift = allowed_drift
+        self.trackers: list[Tracker] = []
 
     def say(self, text: str) -> None:
         """Write to stderr, above the progress bar, and to log.txt with the time, as far as they take it."""
@@ -78,6 +80,9 @@ class Run:
     def note_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Append the line of `step` to metrics.jsonl; say and record what it shows to be wrong, each fault once."""
         self.metrics.append(step, values)
+        for tracker in self.trackers:
+            with suppress(OSError):
+                tracker.log(step, values)
         for finding in self._doctor.look(values):
             self.event("doctor", step=step, **asdict(finding))
             self.say(f"doctor: {finding.text}")
@@ -221,7 +226,15 @@ def open_run(
                 f"note: the last bits of a resumed run may differ, with other versions: {', '.join(others)}"
             )
         run.identify({"world_size": os.environ.get("WORLD_SIZE", "1")})
+        tracked = Tracked(spec.root, spec.stage, numeric_settings(spec.tree))
+        run.trackers = stack.enter_context(open_trackers(_trackers_named(spec.tree), tracked))
         yield run
+
+
+def _trackers_named(tree: Tree) -> list[str]:
+    section = tree.get("log")
+    names = section.get("trackers") if isinstance(section, dict) else None
+    return [str(name) for name in names or ()]
 
 
 def _other_versions(old: Manifest) -> list[str]:

@@ -117,7 +117,7 @@ def _how(manifest: Manifest) -> list[str]:
     tree = {
         key: value for key, value in manifest.config.tree.items() if key not in ("run_dir", "log", "data")
     }
-    settings = json.dumps(tree, indent=1, ensure_ascii=False, default=str)
+    settings = json.dumps(_for_others(tree), indent=1, ensure_ascii=False, default=str)
     versions = ", ".join(f"{name} {version}" for name, version in manifest.versions.items())
     return [
         "## How it was trained",
