@@ -84,13 +84,15 @@ class WritingDesk:
     def write(self, writing: Writing, *, key: str) -> None:
         """Store what a person wrote, or that they skipped. The same `key` again changes nothing.
 
-        Raises RunConflictError when this person has answered the prompt, or the key belongs to another answer.
+        Raises RunConflictError when this person has answered the prompt, there is no such prompt, or the key belongs
+        to another answer.
         """
         with self._lock, self._store.transaction() as db:
             known = db.execute(_SENT, (key,)).fetchone()
             if known is not None:
                 _require_same(known, (writing.prompt_id, writing.labeler, writing.outcome))
                 return
+            _require_prompt(db, writing.prompt_id)
             last = db.execute(_LAST, (writing.prompt_id, writing.labeler)).fetchone()
             if last is not None and last["outcome"] != "undone":
                 raise RunConflictError(
@@ -186,6 +188,11 @@ def _append(
                 VALUES (?, ?, ?, ?, ?, ?, ?)"""
     values = (key, writing.prompt_id, writing.labeler, outcome, writing.text, writing.seconds, supersedes)
     db.execute(insert, values)
+
+
+def _require_prompt(db: sqlite3.Connection, prompt_id: int) -> None:
+    if db.execute("SELECT 1 FROM prompts WHERE id = ?", (prompt_id,)).fetchone() is None:
+        raise RunConflictError(f"there is no prompt {prompt_id}", fix="ask for the next prompt")
 
 
 def _require_same(known: sqlite3.Row, sent: tuple[int, str, str]) -> None:

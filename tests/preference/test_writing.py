@@ -69,6 +69,8 @@ def test_an_answer_sent_again_is_one_row_and_undo_gives_it_back_as_draft(store: 
             desk.write(Writing(1, "ana", "written", "first try"), key="k1") if desk.next("ana") else None
         with pytest.raises(RunConflictError, match="answered already"):
             desk.write(Writing(1, "ana", "written", "again"), key="k2")
+        with pytest.raises(RunConflictError, match="no prompt 9"):
+            desk.write(Writing(9, "ana", "written", "to nothing"), key="k9")
         with pytest.raises(RunConflictError, match="another answer"):
             desk.write(Writing(2, "ana", "written", "again"), key="k1")
         for _ in range(2):

@@ -10,7 +10,7 @@ from scripted_desk import ScriptedDesk
 
 from rlhf_cli.preference.store import Store
 from rlhf_cli.preference.web.write_work import WriteWork
-from rlhf_cli.preference.writing import WritingDesk
+from rlhf_cli.preference.writing import Writing, WritingDesk
 from rlhf_cli.records import Message, Prompt
 
 
@@ -53,3 +53,17 @@ def test_a_phone_shows_the_field_and_its_buttons(writing_server: Server, visit):
     assert field["width"] > 340
     assert field["y"] + field["height"] <= save["y"] < 844 - save["height"]
     assert robin.page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_text_that_is_refused_is_not_thrown_away(writing_server: Server, desk: WritingDesk, visit):
+    robin = visit(writing_server.links[0])
+    robin.page.keyboard.type("mine")
+    desk.write(Writing(1, "robin", "written", "from another window"), key="k")
+    robin.page.keyboard.press("Control+Enter")
+    robin.page.get_by_text("prompt 1 is answered already by robin").wait_for()
+    see(robin.page, "Question 2")
+    desk.undo("robin", key="u")
+    robin.page.reload()
+    see(robin.page, "Question 1")
+    assert robin.page.locator("textarea").input_value() == "mine"
+    robin.complaints.clear()  # the browser itself reports the refusal

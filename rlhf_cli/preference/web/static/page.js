@@ -57,7 +57,7 @@ async function send(entry) {
   const { error } = await reply.json().catch(() => ({ error: `The server replied ${reply.status}.` }));
   if (REFUSED.has(reply.status)) {
     sessionStorage.setItem("notice", error);
-    return forget(entry);
+    return true; // the draft stays: what somebody wrote is not thrown away with a refusal
   }
   return later(`${error} Your answer is kept in this browser.`);
 }
