@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from rlhf_cli.redaction import redact
 from rlhf_cli.run.faults import fault_point
+
+_LEFTOVER = re.compile(r"\..+\.(tmp|del)-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,16 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
     fault_point("atomic.fsync_parent", path)
     fsync_path(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what writers that were killed have left in `folder`: nothing that a name without a dot refers to."""
+    for path in folder.glob(".*"):
+        if _LEFTOVER.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def publish_dir(tmp: Path, final: Path, *, replace: bool = False) -> None:

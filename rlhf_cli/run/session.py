@@ -12,7 +12,7 @@ from types import TracebackType
 from rlhf_cli.errors import Preempted, RlhfError, RunConflictError
 from rlhf_cli.redaction import redact
 from rlhf_cli.run.claim import RunSpec, Tree, claim_directory
-from rlhf_cli.run.directory import RunDir, append_json_line, digest_path, read_json_lines, write_atomic
+from rlhf_cli.run.directory import RunDir, append_json_line, digest_path, read_json_lines, sweep, write_atomic
 from rlhf_cli.run.doctor.diagnose import Doctor
 from rlhf_cli.run.failures import EXIT_BUG, exit_code_of, known_failure, save_crash
 from rlhf_cli.run.faults import fault_point
@@ -207,6 +207,8 @@ def open_run(
     with ExitStack() as stack:
         old = stack.enter_context(claim_directory(spec, fresh=fresh, differing_keys=differing_keys))
         run_dir = RunDir(spec.root)
+        for folder in (spec.root, run_dir.data_report.parent, spec.root / "cache", spec.root / "export"):
+            sweep(folder)
         changes = (
             differing_keys(old.config.tree, spec.tree) if old and old.config.digest != spec.digest else []
         )

@@ -11,6 +11,7 @@ from rlhf_cli.run.directory import (
     publish_dir,
     read_json_lines,
     sha256_file,
+    sweep,
     write_atomic,
 )
 
@@ -91,3 +92,14 @@ def test_json_lines_survive_a_torn_line(tmp_path):
     append_json_line(path, {"n": 3})
     assert list(read_json_lines(path)) == [{"n": 1}, {"n": 3}]
     assert list(read_json_lines(tmp_path / "none")) == []
+
+
+def test_what_killed_writers_left_is_swept_and_nothing_else(tmp_path):
+    left = [".manifest.json.tmp-0123abcd", ".report.html.tmp-ffffffff"]
+    kept = ["manifest.json", ".lock", ".hidden.tmp-file", "notes.tmp-0123abcd", ".tmp-model"]
+    for name in (*left, *kept):
+        (tmp_path / name).write_text("x")
+    (tmp_path / ".model.del-0123abcd" / "deep").mkdir(parents=True)
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+    sweep(tmp_path / "missing")

@@ -1,16 +1,20 @@
-"""PPO in too little memory: smaller micro-batches, the same updates."""
+"""PPO in trouble: too little memory makes smaller micro-batches and the same updates, bad numbers are left out."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import Tiny, column, run_stage
+from tiny import Tiny, column, metrics_of, run_stage
 
 from rlhf_cli.errors import ResourceError
 from rlhf_cli.models.actor_critic import ActorCritic
+from rlhf_cli.rollout.measured import PpoBatch
 from rlhf_cli.run.directory import RunDir, read_json_lines
+from rlhf_cli.stages.ppo import Learner
+from rlhf_cli.training.parts import Loss
 
 PPO = {"epochs": 2, "minibatches": 2, "iterations": 3, "kl": {"target": 0.05, "horizon": 100}}
 
@@ -60,3 +64,32 @@ def test_one_answer_that_does_not_fit_ends_the_run_before_anything_is_sampled(
         run_stage("ppo", settings, tmp_path)
     kinds = [event["kind"] for event in read_json_lines(RunDir(tmp_path / "ppo").events)]
     assert "training" not in kinds
+
+
+def test_bad_numbers_inside_an_iteration_go_back_to_its_start(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    objective, broken = (
+        Learner.objective,
+        {(1, 1), (1, 2), (2, 3)},
+    )  # steps 6, 7 and 8: the last one counts as begun
+
+    def poisoned(self: Learner, batch: PpoBatch) -> Loss:
+        loss = objective(self, batch)
+        place = (self.experience._iteration, self.experience._number)
+        return replace(loss, total=loss.total * math.nan) if place in broken else loss
+
+    monkeypatch.setattr(Learner, "objective", poisoned)
+    settings = tiny.settings("ppo", ppo=PPO, rollout={"batch_size": 8, "max_new_tokens": 6})
+    run = run_stage("ppo", settings, tmp_path)
+    (event,) = [event for event in read_json_lines(run.dir.events) if event["kind"] == "went_back"]
+    assert (event["step"], event["left_out"]) == (4, [6, 7, 8])
+    rows = [event["rows"] for event in read_json_lines(run.dir.events) if event["kind"] == "step_left_out"]
+    assert all("prompts.jsonl:" in str(name) for names in rows for name in names)  # type: ignore[attr-defined]
+    assert run.manifest.result is not None
+    assert run.manifest.result.steps == 12
+    assert [row["iteration"] for row in metrics_of(run.dir)] == sorted(
+        row["iteration"] for row in metrics_of(run.dir)
+    )
+    weights = load_file(run.dir.model / "model.safetensors")
+    assert all(bool(value.isfinite().all()) for value in weights.values())
