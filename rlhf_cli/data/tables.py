@@ -178,7 +178,12 @@ def csv_rows(path: Path, name: str) -> Iterator[RawRow]:
     # Undecodable bytes become surrogates, so that one such row does not hide the rest.
     text_lines = (line.decode(errors="surrogateescape") for _, line in lines_of(path, name))
     first = next(text_lines, "")
-    header = next(csv.reader([first], delimiter=delimiter_of(first)), [])
+    try:
+        header = next(csv.reader([first], delimiter=delimiter_of(first)), [])
+    except csv.Error as error:
+        raise DataError(
+            f"the header is not CSV: {error}", where=f"{name}:1", fix="Save the table anew."
+        ) from error
     if not _is_encodable(header):
         raise DataError("the header is not UTF-8", where=f"{name}:1", fix="Convert the file to UTF-8.")
     if len(set(header)) != len(header) or not all(header):

@@ -39,7 +39,7 @@ def test_a_run_that_is_interrupted_does_not_tell_again(tiny: Tiny, work: Path):
     assert rules_told(run_stage("ppo", once, work)) == before
 
 
-def test_a_small_healthy_run_hears_nothing(settings: Settings, work: Path):
+def test_a_small_run_whose_reward_rises_hears_of_its_critic_at_most(settings: Settings, work: Path):
     healthy = override(settings, rollout={"batch_size": 24}, ppo={"iterations": 8}, optim={"lr": 3e-3})
     told = rules_told(run_stage("ppo", healthy, work))
-    assert not set(told) - {"critic_explains_nothing", "reward_does_not_rise"}  # 16 updates of a new critic
+    assert set(told) <= {"critic_explains_nothing"}  # true after 16 updates of a critic with a new head
