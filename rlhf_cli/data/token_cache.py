@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from transformers import PreTrainedTokenizerBase
@@ -60,8 +61,8 @@ def _bytes_of(block: Block) -> bytes:
     columns = {
         "sizes": torch.tensor([len(row.input_ids) for row in rows], dtype=torch.int32),
         "num_prompt": torch.tensor([row.num_prompt for row in rows], dtype=torch.int32),
-        "input_ids": torch.tensor([i for row in rows for i in row.input_ids], dtype=torch.int32),
-        "loss_mask": torch.tensor([trained for row in rows for trained in row.loss_mask], dtype=torch.int8),
+        "input_ids": torch.from_numpy(np.concatenate([np.asarray(row.input_ids, np.int32) for row in rows])),
+        "loss_mask": torch.from_numpy(np.concatenate([np.asarray(row.loss_mask, np.int8) for row in rows])),
         "num_spelled_out": torch.tensor(block.num_spelled_out),
     }
     return save(columns)
