@@ -6,8 +6,9 @@ or switches. Texts of a configuration stay here: paths and addresses may tell wh
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,12 +71,14 @@ def open_trackers(names: Sequence[str], tracked: Tracked) -> Iterator[list[Track
                 where="log.trackers",
                 fix=f"pip install 'rlhf-cli[{name}]', or take it off the list.",
             )
-    trackers = [_TRACKERS[name](tracked) for name in names]
+    with redirect_stdout(sys.stderr):  # Trackio greets and parts there
+        trackers = [_TRACKERS[name](tracked) for name in names]
     try:
         yield trackers
     finally:
-        for tracker in trackers:
-            tracker.close()
+        with redirect_stdout(sys.stderr):
+            for tracker in trackers:
+                tracker.close()
 
 
 class _TensorBoard:
