@@ -126,7 +126,9 @@ def roles_table(bench: Bench) -> str:
     world = bench.world(num_rows=48, size="medium")
     shape = read_world(world, "ppo")[0]
     base = 4 * (shape.block_weights + shape.vocab_size * shape.hidden_size)
-    bench.run("train-rm", world, "roles-rm", settings={**LORA, "train.max_steps": 1})
+    few = [{"path": str(world / "pairs.jsonl"), "limit": 4}]
+    short = {**LORA, "data.train": few, "train.batch_size": 1, "train.max_steps": 1}
+    bench.run("train-rm", world, "roles-rm", settings=short)
     lines = [["one copy of the weights", f"{base // MEBIBYTE}", ""]]
     for label, options in (("on one base", []), ("separate", ["--separate"])):
         log = bench.work / "roles.log"
