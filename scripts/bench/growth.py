@@ -122,22 +122,19 @@ def vocabulary_table(bench: Bench) -> str:
 
 
 def roles_table(bench: Bench) -> str:
-    """Open policy, reference, reward model and critic of ppo on one base, and each with weights of its own."""
+    """Open policy, reference, reward model and critic of ppo on one base, one after the other."""
     world = bench.world(num_rows=48, size="medium")
     shape = read_world(world, "ppo")[0]
     base = 4 * (shape.block_weights + shape.vocab_size * shape.hidden_size)
     few = [{"path": str(world / "pairs.jsonl"), "limit": 4}]
     short = {**LORA, "data.train": few, "train.batch_size": 1, "train.max_steps": 1}
     bench.run("train-rm", world, "roles-rm", settings=short)
+    log = bench.work / "roles.log"
+    command = [sys.executable, "-m", "scripts.bench.roles", "--model", str(world / "model")]
+    run_measured([*command, "--reward", str(bench.work / "growth-roles-rm" / "run")], log)
+    told: dict[str, int] = json.loads(log.read_text().splitlines()[-1])
     lines = [["one copy of the weights", f"{base // MEBIBYTE}", ""]]
-    for label, options in (("on one base", []), ("separate", ["--separate"])):
-        log = bench.work / "roles.log"
-        command = [sys.executable, "-m", "scripts.bench.roles", "--model", str(world / "model"), *options]
-        run_measured([*command, "--reward", str(bench.work / "growth-roles-rm" / "run")], log)
-        told: dict[str, int] = json.loads(log.read_text().splitlines()[-1])
-        lines += [
-            [f"{label}: + {role}", f"{held}", f"{held * MEBIBYTE / base:.2f}"] for role, held in told.items()
-        ]
+    lines += [[f"+ {role}", f"{held}", f"{held * MEBIBYTE / base:.2f}"] for role, held in told.items()]
     return markdown(["with LoRA", "resident MiB", "copies"], lines)
 
 

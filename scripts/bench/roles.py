@@ -12,23 +12,21 @@ from pathlib import Path
 import torch
 
 from rlhf_cli.config.sections import Lora, Model
-from rlhf_cli.models.heads import load_classifier, load_reward_model, open_critic
-from rlhf_cli.models.load import load_frozen, load_vocabulary, open_policy
+from rlhf_cli.models.heads import load_reward_model, open_critic
+from rlhf_cli.models.load import load_vocabulary, open_policy
 
 LORA = Lora(rank=16)
 
 
 def main() -> None:
-    """Open the roles one after the other, on one base or each with weights of its own."""
+    """Open the roles one after the other."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--reward", type=Path, required=True)
-    parser.add_argument("--separate", action="store_true", help="give each role weights of its own")
     arguments = parser.parse_args()
     before = resident_mebibytes()
     held: dict[str, int] = {}
     opened = []
-    roles = separate_roles if arguments.separate else shared_roles
     for name, open_role in roles(str(arguments.model), str(arguments.reward)).items():
         model = open_role()
         with torch.no_grad():
@@ -38,7 +36,7 @@ def main() -> None:
     print(json.dumps(held))
 
 
-def shared_roles(model: str, reward: str) -> dict[str, Callable[[], torch.nn.Module]]:
+def roles(model: str, reward: str) -> dict[str, Callable[[], torch.nn.Module]]:
     """Open the roles as `rlhf ppo` does. The reference is the policy with its adapters off."""
     section = Model(path=model, lora=LORA)
     policy = open_policy(section, load_vocabulary(section), 0)
@@ -49,19 +47,6 @@ def shared_roles(model: str, reward: str) -> dict[str, Callable[[], torch.nn.Mod
         "policy and reference": lambda: policy.model,
         "reward model": lambda: rewards.loaded.model,
         "critic": lambda: open_critic(section, policy, rewards, seed=0).classifier,
-    }
-
-
-def separate_roles(model: str, reward: str) -> dict[str, Callable[[], torch.nn.Module]]:
-    """Open the same roles from whole models."""
-    section = Model(path=model, lora=LORA)
-    whole = Model(path=f"{reward}/model", lora=LORA)
-    vocabulary = load_vocabulary(section)
-    return {
-        "policy": lambda: open_policy(section, vocabulary, 0).model,
-        "reference": lambda: load_frozen(section, vocabulary).model,
-        "reward model": lambda: load_reward_model(reward).loaded.model,
-        "critic": lambda: load_classifier(whole, vocabulary, new_head_seed=None).model,
     }
 
 
