@@ -20,8 +20,8 @@ from rlhf_cli.data.tables import RawRow
         LINE + b"\r\n" + OTHER + b"\r\n",
         tables.BOM + LINE + b"\n" + OTHER + b"\n",
         b"\n" + LINE + b"\n  \n\r\n" + OTHER + b"\n\n\n",
-        gzip.compress(LINE + b"\n" + OTHER + b"\n"),
-        gzip.compress(tables.BOM + LINE + b"\n") + gzip.compress(OTHER),
+        gzip.compress(LINE + b"\n" + OTHER + b"\n", mtime=0),
+        gzip.compress(tables.BOM + LINE + b"\n", mtime=0) + gzip.compress(OTHER, mtime=0),
     ],
     ids=["plain", "no final newline", "CRLF", "BOM", "empty lines", "gz", "two gz members and a BOM"],
 )
@@ -81,7 +81,7 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     assert "longer than" in error.message
 
 
-@pytest.mark.parametrize("content", [b"", b"\n \r\n", tables.BOM, gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n \r\n", tables.BOM, gzip.compress(b"", mtime=0)])
 @pytest.mark.parametrize("name", ["f.jsonl", "f.json", "f.csv", "f"])
 def test_an_empty_file_has_0_rows(tmp_path: Path, content: bytes, name: str):
     assert error_of(tmp_path / name, content).message == f"0 rows in {tmp_path / name}"
