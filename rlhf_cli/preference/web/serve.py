@@ -66,13 +66,16 @@ def serve(
 def _listen(settings: WebSettings) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.port), family=family, backlog=128)
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         raise UnavailableError(
             f"cannot listen on {settings.host}, port {settings.port}: {error}",
             where="labeler.port",
             fix="stop what listens there, or choose another labeler.port",
         ) from error
+    # Connections inherit it. Without it the body waits 40 ms for the browser to acknowledge the headers.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _announce(access: Access, settings: WebSettings, say: Callable[[str], None]) -> None:
