@@ -120,10 +120,13 @@ class Stage:
             faults.append(f"cannot be resumed: exit {again.code}: {again.last_line}")
         else:
             faults += [f"differs: {name}" for name in differences(calm.evidence, gather(run_dir))]
-            replayed = 0 if "already complete" in again.said else last_step - _resumed_step(run_dir)
+            was_complete = "already complete" in again.said
+            replayed = 0 if was_complete else last_step - _resumed_step(run_dir)
             if replayed > CHECKPOINT_EVERY:
                 faults.append(f"{replayed} steps done twice, the last checkpoint is {CHECKPOINT_EVERY} away")
-            leftovers = [path.name for path in RunDir(run_dir).checkpoints.glob(".*")]
+            # What the disk refused to delete at the end of a run, no later process comes to sweep.
+            swept = ".tmp-*" if was_complete else ".*"
+            leftovers = [path.name for path in RunDir(run_dir).checkpoints.glob(swept)]
             faults += [f"left behind: {name}" for name in leftovers]
         if not faults:
             shutil.rmtree(run_dir)

@@ -103,6 +103,20 @@ def test_rows_that_are_fine_whatever_the_name_says(content: bytes | str, shell: 
     assert "12 rows read, 12 kept" in said
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"prompt,completion\rmore\na,b\n", "the header is not CSV"),
+        (b"prompt,completi\xffn\na,b\n", "the header is not UTF-8"),
+        (b"prompt,prompt\na,b\n", "empty or repeated names"),
+    ],
+)
+def test_a_header_that_cannot_be_read(content: bytes, says: str, shell: Shell):
+    code, said = shell.read("sft", content, name="rows.csv")
+    assert code == 65
+    assert says in said
+
+
 def test_bad_rows_may_be_skipped_and_are_written_beside_the_run(shell: Shell):
     content = (
         LINES.encode() + b'{"prompt": "\xff"}\n' + b'{"prompt": "a", "completion": ""}\n' + b'{"prompt": "abc'

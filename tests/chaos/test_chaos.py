@@ -40,7 +40,7 @@ def test_struck_runs_end_as_if_nothing_had_been_and_the_control_does_not(tmp_pat
 @pytest.mark.slow
 def test_every_stage_and_every_kind_of_fault(tmp_path: Path):
     stages = ["sft", "train-rm", "dpo", "ppo", "collect"]
-    plan = Plan(stages, kills=2, terms=2, operations=["kill", "ENOSPC"], every=20)
+    plan = Plan(stages, kills=2, terms=2, operations=["kill", "ENOSPC", "EIO"], every=20)
     done = run(plan, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
