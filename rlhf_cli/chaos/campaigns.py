@@ -101,13 +101,12 @@ def random_kills(stage: Stage, calm: Calm, num_kills: int, chance: random.Random
 
 
 def random_terms(stage: Stage, calm: Calm, num_terms: int, chance: random.Random) -> Tally:
-    """Send SIGTERM at random moments until `num_terms` hit a run at work."""
+    """Send SIGTERM at random moments until `num_terms` met a run with work left."""
     tally = Tally(f"{stage.name}: random SIGTERM", unit="signals")
     for _ in _timed(iter(lambda: tally.num_fired >= num_terms, True), tally):
         verdict, code = stage.terminate(calm, chance)
         tally.add(verdict)
-        if verdict.fired:
-            tally.notes[f"exit {code}"] += 1
+        tally.notes[f"exit {code}" + ("" if verdict.fired else ", nothing was left to do")] += 1
     return tally
 
 

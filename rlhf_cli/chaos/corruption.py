@@ -4,11 +4,12 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rlhf_cli.chaos.evidence import published
+from rlhf_cli.chaos.evidence import broken, published
 from rlhf_cli.errors import CheckpointError
+from rlhf_cli.run.seal import SEAL, seal
 from rlhf_cli.training.checkpoint import CheckpointStore
 
 Damage = Callable[[Path, Path, random.Random], None]
@@ -40,6 +41,16 @@ def zero_fill(newest: Path, _: Path, chance: random.Random) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
+def zero_range(newest: Path, _: Path, chance: random.Random) -> None:
+    """Leave zeros in a part of one file; cut its last byte off where that changes nothing."""
+    path = chance.choice(_files(newest))
+    content = path.read_bytes()
+    start = chance.randrange(len(content))
+    length = min(chance.randint(1, 512), len(content) - start)
+    zeroed = content[:start] + bytes(length) + content[start + length :]
+    path.write_bytes(zeroed if zeroed != content else content[:-1])
+
+
 def lose_file(newest: Path, _: Path, chance: random.Random) -> None:
     """Remove one file."""
     chance.choice(_files(newest)).unlink()
@@ -49,6 +60,11 @@ def lose_all(newest: Path, _: Path, chance: random.Random) -> None:
     """Leave an empty directory."""
     for path in _files(newest):
         path.unlink()
+
+
+def add_file(newest: Path, _: Path, chance: random.Random) -> None:
+    """Put a file there that nobody wrote."""
+    shutil.copy2(chance.choice(_files(newest)), newest / "extra.safetensors")
 
 
 def swap_files(newest: Path, _: Path, chance: random.Random) -> None:
@@ -73,19 +89,35 @@ def rename_older(newest: Path, older: Path, chance: random.Random) -> None:
     shutil.copytree(older, newest)
 
 
+def take_from_another_run(newest: Path, _: Path, chance: random.Random) -> None:
+    """Put a whole checkpoint of another run there."""
+    manifest = json.loads((newest / SEAL).read_text())
+    (newest / SEAL).unlink()
+    seal(newest, {"format": manifest["format"], "run": "another", "step": manifest["step"]})
+
+
 DAMAGES: tuple[Damage, ...] = (
     flip_bit,
     truncate,
     zero_fill,
+    zero_range,
     lose_file,
     lose_all,
+    add_file,
     swap_files,
     mix_steps,
     rename_older,
+    take_from_another_run,
 )
 
 
-def corrupt(run_dir: Path, scratch: Path, num_trials: int, chance: random.Random) -> Counter[str]:
+def corrupt(
+    run_dir: Path,
+    scratch: Path,
+    num_trials: int,
+    chance: random.Random,
+    damages: Sequence[Damage] = DAMAGES,
+) -> Counter[str]:
     """Damage copies of a run's checkpoints; count outcomes by kind: "flip_bit: fell back" is the good one.
 
     The store must refuse the damaged newest checkpoint, put it aside, and load the one before.
@@ -96,7 +128,7 @@ def corrupt(run_dir: Path, scratch: Path, num_trials: int, chance: random.Random
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(run_dir / "checkpoints", scratch)
         older, newest = published(scratch.parent)[-2:]
-        damage = DAMAGES[trial % len(DAMAGES)]
+        damage = damages[trial % len(damages)]
         damage(newest, older, chance)
         store = CheckpointStore(scratch, run_id, keep=2, warn=lambda _: None)
         counts[f"{damage.__name__}: {_outcome(store, newest, older)}"] += 1
@@ -116,4 +148,5 @@ def _outcome(store: CheckpointStore, newest: Path, older: Path) -> str:
     if loaded.step == int(newest.name.removeprefix("step-")):
         return "LOADED DAMAGED"
     aside = (store.root / "quarantine" / newest.name).exists()
-    return FELL_BACK if aside and loaded.step == int(older.name.removeprefix("step-")) else "lost the old one"
+    is_older = loaded.step == int(older.name.removeprefix("step-")) and not broken([older])
+    return FELL_BACK if aside and is_older else "lost the old one"

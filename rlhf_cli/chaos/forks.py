@@ -22,6 +22,8 @@ _WARM = (
     "rlhf_cli.run.session",
     "transformers.models.llama.modeling_llama",
     "torch._dynamo",
+    "pandas",
+    "pyarrow.parquet",
     "peft",
     "peft.tuners.lora",
     "peft.peft_model",
@@ -65,6 +67,21 @@ class Child:
         if running:
             os.kill(self.pid, number)
         return running
+
+    def pause(self) -> bool:
+        """Halt it where it is; say whether it was still running. `send(SIGCONT)` lets it go on."""
+        if not self.is_running():
+            return False
+        os.kill(self.pid, signal.SIGSTOP)
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self._code = os.waitstatus_to_exitcode(status)
+        return self._code is None
+
+    def send(self, *numbers: signal.Signals) -> None:
+        """Send signals to it; it must not have ended."""
+        for number in numbers:
+            os.kill(self.pid, number)
 
     def wait(self) -> Ended:
         """Wait for its end; a child that hangs is killed."""

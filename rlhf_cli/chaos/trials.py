@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +15,25 @@ from rlhf_cli.chaos.world import CHECKPOINT_EVERY, World
 from rlhf_cli.errors import RlhfError
 from rlhf_cli.run.directory import RunDir, read_json_lines
 
+# A step or a vote is done where one of these is announced.
+_WORK = (" append.write metrics.jsonl ", " database.commit collect.db ")
 DOCUMENTED = {0, 2, 65, 66, 69, 71, 73, 75, 76, 78, 130}
 
 
 @dataclass(frozen=True)
 class Calm:
-    """The undisturbed run of a stage: what it left, how many durable operations it did, how long it took."""
+    """The undisturbed run of a stage: what it left, its durable operations, how long it and its process took."""
 
     stage: str
     evidence: Mapping[str, str]
     operations: Sequence[str]
+    run_seconds: float
     seconds: float
+
+    def has_work_left(self, num_operations: int) -> bool:
+        """Say whether a run that did that many operations has a step or vote to go behind the one it is at."""
+        ahead = self.operations[num_operations:]
+        return sum(any(name in line for name in _WORK) for line in ahead) > 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +65,9 @@ class Stage:
         ended = self._run(run_dir, {"RLHF_FAULT_RECORD": str(record)})
         if ended.code != 0:
             raise RlhfError(f"{self.name} does not run even undisturbed: exit {ended.code}: {ended.said}")
-        return Calm(self.name, gather(run_dir), record.read_text().splitlines(), ended.seconds)
+        operations = record.read_text().splitlines()
+        times = [row["time"] for row in read_json_lines(RunDir(run_dir).events)]
+        return Calm(self.name, gather(run_dir), operations, times[-1] - times[0], ended.seconds)
 
     def fail_at(self, calm: Calm, operation: int, action: str) -> Verdict:
         """Fail one durable operation, counted from 1: kill the process ahead of it, or have the disk refuse it."""
@@ -87,20 +98,28 @@ class Stage:
         return verdict, num_kills
 
     def terminate(self, calm: Calm, chance: random.Random) -> tuple[Verdict, int | None]:
-        """Send SIGTERM at a random moment once the run has begun; give the exit code as well."""
-        run_dir, _ = self._place("term")
-        child = self._start(run_dir)
+        """Send SIGTERM at a random moment once the run has begun; give the exit code as well.
+
+        It must be 75 where work was left. A run that was done, or as good as done, may end with 0: not `fired`.
+        """
+        run_dir, record = self._place("term")
+        child = self._start(run_dir, {"RLHF_FAULT_RECORD": str(record)})
         while child.is_running() and not _has_begun(run_dir):
-            pass
-        hit = child.strike(signal.SIGTERM, chance.uniform(0, calm.seconds / 2))
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, calm.run_seconds))
+        must_stop = False
+        if child.pause():
+            must_stop = calm.has_work_left(len(record.read_text().splitlines()))
+            child.send(signal.SIGTERM, signal.SIGCONT)
         ended = child.wait()
         faults = []
-        if ended.code not in (0, 75):
+        if ended.code != 75 and (must_stop or ended.code != 0):
             faults.append(f"exit {ended.code} after SIGTERM: {ended.last_line}")
-        verdict = self._verdict("SIGTERM", run_dir, calm, fired=hit, faults=faults)
+        fired = must_stop or ended.code != 0
+        verdict = self._verdict("SIGTERM", run_dir, calm, fired=fired, faults=faults)
         if ended.code == 75 and verdict.replayed:
             lost = (f"{verdict.replayed} steps done and lost in spite of exit 75",)
-            verdict = Verdict(verdict.name, hit, verdict.faults + lost, verdict.replayed)
+            verdict = Verdict(verdict.name, fired, verdict.faults + lost, verdict.replayed)
         return verdict, ended.code
 
     def run_once(self, name: str, *options: str) -> tuple[int | None, Path, str]:
@@ -143,12 +162,12 @@ class Stage:
         record.unlink(missing_ok=True)
         return run_dir, record
 
-    def _start(self, run_dir: Path) -> Child:
-        return self.world.forks.start(self.world.command(self.name, run_dir), prepare=self.prepare)
+    def _start(self, run_dir: Path, env: Mapping[str, str] | None = None) -> Child:
+        command = self.world.command(self.name, run_dir)
+        return self.world.forks.start(command, env=env, prepare=self.prepare)
 
     def _run(self, run_dir: Path, env: Mapping[str, str] | None = None) -> Ended:
-        command = self.world.command(self.name, run_dir)
-        return self.world.forks.run(command, env=env, prepare=self.prepare)
+        return self._start(run_dir, env).wait()
 
 
 def _impolite(ended: Ended) -> list[str]:

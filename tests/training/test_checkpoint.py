@@ -1,7 +1,6 @@
 """Checkpoints against every kind of damage: what loads is what was saved, or an older one, or an error."""
 
 import json
-import random
 import resource
 import shutil
 import signal
@@ -15,7 +14,6 @@ from rlhf_cli.errors import CheckpointError, ResourceError
 from rlhf_cli.run.seal import check_seal
 from rlhf_cli.training import checkpoint
 from rlhf_cli.training.checkpoint import Checkpoint, CheckpointStore
-from scripts.durability.corrupt import run_trials, survives, write_pristine
 
 FILES = ["model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json", "MANIFEST.json"]
 
@@ -145,18 +143,6 @@ def test_every_bit_of_a_manifest_counts(place: Place):
             check_seal(manifest.parent)
     manifest.write_bytes(whole)
     assert check_seal(manifest.parent)["step"] == 4
-
-
-def test_random_damage_is_always_noticed():
-    """scripts/durability/corrupt.py does this a thousand times and more."""
-    done, missed = run_trials(54, seed=1)
-    assert done.total() == 54
-    assert not missed
-
-
-def test_the_trials_notice_a_damage_that_is_none(tmp_path: Path):
-    write_pristine(tmp_path)
-    assert not survives(tmp_path, lambda newest, older, chance: None, random.Random(0))
 
 
 def test_a_renamed_checkpoint_is_not_believed(place: Place):
