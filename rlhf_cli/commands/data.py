@@ -165,7 +165,8 @@ def _open(
         held_out = [Source.model_validate({"path": eval_path, **shape})] if eval_path else None
     except ValidationError as error:
         problem = error.errors()[0]
-        raise UsageError(f"--{problem['loc'][0]}: {problem['msg']}", fix="See `rlhf data --help`.") from None
+        option = "".join(f"--{key}: " for key in problem["loc"][:1])
+        raise UsageError(option + problem["msg"], fix="See `rlhf data --help`.") from None
     data = Data(train=sources, eval=held_out, max_length=max_length, on_bad_row="skip")
     return open_data_set(Request(data, kind, Model(path=model) if model else None))
 

@@ -114,6 +114,7 @@ SourceFormat = Literal[
     "argilla",
     "sharegpt_preference",
     "asked_preference",
+    "lm_human_preferences",
     "shared_prefix",
     "prompts",
 ]
@@ -216,6 +217,18 @@ class Source(Section):
     """Branch, tag or commit of a Hugging Face data set."""
     subset: Name | None = None
     """Configuration name of a Hugging Face data set, or the folder inside it."""
+    tokenizer: Name | None = None
+    """Whose token ids the rows hold, for `lm_human_preferences` alone: a tokenizer's directory or Hugging Face name."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.format == "lm_human_preferences" and self.tokenizer is None:
+            message = "lm_human_preferences holds token ids, and nothing says whose"
+            refuse([Refusal("format", message, "add `tokenizer: <a directory or Hugging Face name>`")])
+        if self.format not in ("auto", "lm_human_preferences") and self.tokenizer is not None:
+            message = f"has no meaning for {self.format}, whose rows hold text"
+            refuse([Refusal("tokenizer", message, "remove `tokenizer`")])
+        return self
 
 
 class Data(Section):

@@ -10,7 +10,8 @@ from rlhf_cli.errors import DataError
 SINGLE = ("messages", "sharegpt", "prompt_completion", "instruction", "question_answer", "text")
 PAIRED = (
     "hh", "ultrafeedback", "response_pair", "shp", "pku_saferlhf", "openai_summaries", "helpsteer3", "arena", "webgpt",
-    "ranked_completions", "label_studio", "argilla", "sharegpt_preference", "asked_preference", "preference",
+    "ranked_completions", "label_studio", "argilla", "sharegpt_preference", "asked_preference", "lm_human_preferences",
+    "preference", "shared_prefix",
 )  # fmt: skip
 
 # The order of these tuples decides where columns fit several formats: the more telling format stands first.
@@ -35,6 +36,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "arena": ("conversation_a", "conversation_b", "winner"),
     "webgpt": ("question", "answer_0", "answer_1", "score_0", "score_1"),
     "ranked_completions": ("context", "completions"),
+    "lm_human_preferences": ("query", "sample0", "sample1", "best"),
     "label_studio": ("data", "annotations"),
     "sharegpt_preference": ("conversations", "chosen", "rejected"),
     "preference": ("chosen", "rejected"),
@@ -93,6 +95,8 @@ def _reason(candidate: str, seen: Row, rows: Sequence[Row]) -> str:
             return ""
         case "asked_preference":
             return _reason_asked(seen)
+        case "shared_prefix":
+            return ""  # a guess, made when asked for
         case "hh" if "prompt" in seen or not any(_is_transcript(row.get("chosen")) for row in rows):
             return ""
         case "hh":

@@ -66,7 +66,8 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Reading(Generic[R]):
-    """What came out of some sources. At weight 1, `num_rows == len(records) + len(rejected)`.
+    """What came out of some sources. At weight 1, and where no row gives several records,
+    `num_rows == len(records) + len(rejected)`.
 
     `formats` says per file what it was read as and why; `counts` sums rejections and repairs by reason.
     """

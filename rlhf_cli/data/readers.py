@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from rlhf_cli.config.sections import Source
-from rlhf_cli.data.annotations import argilla, label_studio
 from rlhf_cli.data.detect import (
     FOR_COMPARISONS,
     FOR_DEMONSTRATIONS,
@@ -25,28 +24,10 @@ from rlhf_cli.data.files import Reading, Table, no_rows, open_tables
 from rlhf_cli.data.formats import demonstration, prompt_of
 from rlhf_cli.data.labelled import labelled
 from rlhf_cli.data.ledger import Ledger
-from rlhf_cli.data.preferences import (
-    Pair,
-    comparison,
-    hh,
-    openai_summaries,
-    pku_saferlhf,
-    preference,
-    response_pair,
-    shp,
-    ultrafeedback,
-)
+from rlhf_cli.data.paired import comparisons_of, pairs_of
 from rlhf_cli.data.split import prompt_key, split_by_prompt
 from rlhf_cli.data.tables import RawRow
-from rlhf_cli.data.verdicts import (
-    arena,
-    asked_preference,
-    helpsteer3,
-    ranked_completions,
-    shared_prefix,
-    sharegpt_preference,
-    webgpt,
-)
+from rlhf_cli.data.token_rows import decoder_for
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Demonstration, Labelled, Prompt, Text
 
@@ -61,34 +42,15 @@ _NO_NOTES: tuple[str, ...] = ()
 
 @dataclass(frozen=True)
 class _Reader(Generic[R]):
-    """The formats a kind of record comes in, most telling first, and (row, format, origin) -> (record, notes).
+    """The formats a kind of record comes in, most telling first, and (row, format, origin) -> (records, notes).
 
     `files` are those of a collect run that hold such records, the best first.
     """
 
     formats: tuple[str, ...]
-    parse: Callable[[Row, str, str], tuple[R, tuple[str, ...]]]
+    parse: Callable[[Row, str, str], tuple[Sequence[R], tuple[str, ...]]]
     files: tuple[str, ...] = ("preferences.jsonl",)
 
-
-_PAIRS: Mapping[str, Callable[[Row], Pair]] = {
-    "hh": hh,
-    "ultrafeedback": ultrafeedback,
-    "response_pair": response_pair,
-    "shp": shp,
-    "pku_saferlhf": pku_saferlhf,
-    "openai_summaries": openai_summaries,
-    "label_studio": label_studio,
-    "argilla": argilla,
-    "helpsteer3": helpsteer3,
-    "arena": arena,
-    "webgpt": webgpt,
-    "ranked_completions": ranked_completions,
-    "sharegpt_preference": sharegpt_preference,
-    "asked_preference": asked_preference,
-    "shared_prefix": shared_prefix,
-    "preference": preference,
-}
 
 # Columns a prompt is made of; the other plain values of a row go with it, for reward functions.
 _PROMPT_COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -98,6 +60,7 @@ _PROMPT_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "shp": ("history",),
     "helpsteer3": ("context",),
     "ranked_completions": ("context",),
+    "lm_human_preferences": ("query",),
     "asked_preference": ("instruction", "input", "system", "question"),
     "question_answer": ("question",),
 }
@@ -118,8 +81,11 @@ def read_demonstrations(
 def read_comparisons(
     sources: Sequence[Source], *, on_bad_row: str = "error", seed: int = 0
 ) -> Reading[Comparison]:
-    """Read preference pairs; ties are records with p_chosen 0.5. Weights and errors as in `read_demonstrations`."""
-    return _read(sources, _Reader(FOR_COMPARISONS, comparison_of), on_bad_row, seed)
+    """Read preference pairs; ties are records with p_chosen 0.5. Weights and errors as in `read_demonstrations`.
+
+    A row of several samples gives a pair for each that is not the best.
+    """
+    return _read(sources, _Reader(FOR_COMPARISONS, comparisons_of), on_bad_row, seed)
 
 
 def read_labelled(
@@ -139,44 +105,40 @@ def read_prompts(
     """
     seen: set[str] = set()
 
-    def parse(row: Row, name: str, origin: str) -> tuple[Prompt, tuple[str, ...]]:
-        prompt, notes = _prompt(row, name, origin)
+    def parse(row: Row, name: str, origin: str) -> tuple[Sequence[Prompt], tuple[str, ...]]:
+        prompt = _prompt(row, name, origin)
         if deduplicate:
             key = prompt_key(prompt)
             if key in seen:
                 raise SetAside("repeated prompts")
             seen.add(key)
-        return prompt, notes
+        return (prompt,), _NO_NOTES
 
     files = ("preferences.jsonl", "demonstrations.jsonl")
     return _read(sources, _Reader(FOR_PROMPTS, parse, files), on_bad_row, seed)
 
 
-def _demonstration(row: Row, name: str, origin: str) -> tuple[Demonstration, tuple[str, ...]]:
+def _demonstration(row: Row, name: str, origin: str) -> tuple[Sequence[Demonstration], tuple[str, ...]]:
     if name in SINGLE:
-        return demonstration(row, name, origin), _NO_NOTES
-    pair, notes = comparison_of(row, name, origin)
+        return (demonstration(row, name, origin),), _NO_NOTES
+    (pair, *_), notes = comparisons_of(row, name, origin)
     if pair.p_chosen == 0.5:
         raise SetAside("a tie has no answer to imitate")
-    return Demonstration(pair.prompt, pair.chosen, origin), notes
+    return (Demonstration(pair.prompt, pair.chosen, origin),), notes
 
 
-def _labelled(row: Row, name: str, origin: str) -> tuple[Labelled, tuple[str, ...]]:
+def _labelled(row: Row, name: str, origin: str) -> tuple[Sequence[Labelled], tuple[str, ...]]:
     if name == "prompt_completion":
-        return labelled(row, origin), _NO_NOTES
-    pair, notes = comparison_of(row, name, origin)
-    if pair.p_chosen == 0.5:
+        return (labelled(row, origin),), _NO_NOTES
+    pairs, notes = comparisons_of(row, name, origin)
+    if pairs[0].p_chosen == 0.5:
         raise SetAside("a tie has no good and no bad answer")
-    return Labelled(pair.prompt, (pair.chosen,), (pair.rejected,), origin), notes
+    rejected = tuple(pair.rejected for pair in pairs)
+    return (Labelled(pairs[0].prompt, (pairs[0].chosen,), rejected, origin),), notes
 
 
-def comparison_of(row: Row, name: str, origin: str) -> tuple[Comparison, tuple[str, ...]]:
-    """Read one row in the preference format `name`, with what there is to count. Raises BadRow and SetAside."""
-    return comparison(_PAIRS[name](row), origin)
-
-
-def _prompt(row: Row, name: str, origin: str) -> tuple[Prompt, tuple[str, ...]]:
-    prompt: Text = _PAIRS[name](row).prompt if name in _PAIRS else prompt_of(row, name)
+def _prompt(row: Row, name: str, origin: str) -> Prompt:
+    prompt: Text = prompt_of(row, name) if name in (*SINGLE, "prompts") else pairs_of(row, name)[0].prompt
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
         raise SetAside("empty prompt")
     used = _PROMPT_COLUMNS.get(name, ("prompt",) if row.get("prompt") is not None else ("question",))
@@ -185,7 +147,7 @@ def _prompt(row: Row, name: str, origin: str) -> tuple[Prompt, tuple[str, ...]]:
         for column, value in row.items()
         if column not in used and isinstance(value, str | int | float)
     }
-    return Prompt(prompt, origin, MappingProxyType(extra)), _NO_NOTES
+    return Prompt(prompt, origin, MappingProxyType(extra))
 
 
 def _read(sources: Sequence[Source], reader: _Reader[R], on_bad_row: str, seed: int) -> Reading[R]:
@@ -222,6 +184,7 @@ def _read_table(
     if not first:
         raise no_rows(table.name)
     name, reason = _format_of(table, source, first, reader.formats)
+    decode = decoder_for(source, name, table.name)
     before = ledger.num_rows
     for row in chain(first, rows):
         ledger.num_rows += 1
@@ -229,13 +192,14 @@ def _read_table(
             ledger.note_bad(row.origin, row.problem)
             continue
         try:
-            record, notes = reader.parse(rename(row.columns, source.columns), name, row.origin)
+            columns = rename(row.columns, source.columns)
+            records, notes = reader.parse(decode(columns) if decode else columns, name, row.origin)
         except BadRow as bad:
             ledger.note_bad(row.origin, str(bad))
         except SetAside as aside:
             ledger.note_set_aside(row.origin, aside)
         else:
-            ledger.records.append(record)
+            ledger.records += records
             ledger.counts.update(notes)
     note = f", {table.note}" if table.note else ""
     ledger.formats.append(f"{table.name}: {name} ({reason}), {ledger.num_rows - before} rows{note}")

@@ -29,8 +29,9 @@ from rlhf_cli.models.load import (
 )
 from rlhf_cli.models.locate import locate
 from rlhf_cli.models.one_base import adapter_on, classifier_twin
-from rlhf_cli.models.reading import Reading, require_whole
+from rlhf_cli.models.reading import require_whole
 from rlhf_cli.run.directory import RunDir, digest_dir
+from rlhf_cli.run.reading import Reading
 
 
 def load_classifier(section: Model, vocabulary: Vocabulary, *, new_head_seed: int | None) -> LoadedModel:

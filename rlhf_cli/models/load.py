@@ -26,8 +26,9 @@ from rlhf_cli.config.sections import FromScratch, Lora, Model
 from rlhf_cli.errors import ConfigError, DataError
 from rlhf_cli.models.device import num_parameters, pick_device
 from rlhf_cli.models.locate import locate
-from rlhf_cli.models.reading import Reading, require_language_model, require_whole
+from rlhf_cli.models.reading import require_language_model, require_whole
 from rlhf_cli.models.tokenizer import load_tokenizer, stop_ids_of, tokenizers_agree, train_tokenizer
+from rlhf_cli.run.reading import Reading
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlhf_cli.errors import DataError, MissingInputError
-from rlhf_cli.models.reading import Reading
+from rlhf_cli.run.reading import Reading
 
 DEFAULT_TEMPLATE = (
     "{{ bos_token if bos_token else '' }}"

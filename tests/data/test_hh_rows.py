@@ -1,4 +1,4 @@
-"""The harmless test split of HH-RLHF, which lies beside some checkouts: every row is read or set aside for a known reason."""
+"""The harmless test split of HH-RLHF, which lies beside some checkouts: what is read of it, and what is set aside."""
 
 from pathlib import Path
 

@@ -21,14 +21,14 @@ from pair_rows import (
 
 from rlhf_cli.data.detect import FOR_COMPARISONS, detect_format
 from rlhf_cli.data.fields import Row
+from rlhf_cli.data.paired import comparisons_of
 from rlhf_cli.data.preferences import STRIPPED, SWAPPED, TIES
-from rlhf_cli.data.readers import comparison_of
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Message
 
 
 def read(row: Row, name: str) -> Comparison:
-    return comparison_of(row, name, "f:1")[0]
+    return comparisons_of(row, name, "f:1")[0][0]
 
 
 ROWS: dict[str, tuple[Row, Comparison]] = {
@@ -134,21 +134,21 @@ def test_strength_of_a_preference(columns: Row, p_chosen: float, margin: float):
 
 def test_a_doubtful_choice_swaps_the_sides():
     row = {"prompt": "q", "chosen": "no", "rejected": "yes", "p_chosen": 0.25}
-    assert comparison_of(row, "preference", "f:1") == (
-        Comparison("q", "yes", "no", "f:1", p_chosen=0.75),
+    assert comparisons_of(row, "preference", "f:1") == (
+        [Comparison("q", "yes", "no", "f:1", p_chosen=0.75)],
         (SWAPPED,),
     )
 
 
 def test_a_tie_stays_a_tie():
     row = {"prompt": "q", "response_a": "x", "response_b": "y", "preferred": "Tie"}
-    assert comparison_of(row, "response_pair", "f:1") == (Comparison("q", "x", "y", "f:1", 0.5), (TIES,))
+    assert comparisons_of(row, "response_pair", "f:1") == ([Comparison("q", "x", "y", "f:1", 0.5)], (TIES,))
 
 
 def test_a_prompt_inside_the_responses_is_cut_off_and_counted():
     row = {"prompt": "q:", "response_a": "q: yes", "response_b": "q: no", "preferred": "a"}
-    assert comparison_of(row, "response_pair", "f:1") == (
-        Comparison("q:", " yes", " no", "f:1"),
+    assert comparisons_of(row, "response_pair", "f:1") == (
+        [Comparison("q:", " yes", " no", "f:1")],
         (STRIPPED, STRIPPED),
     )
 

@@ -4,7 +4,7 @@ import pytest
 from pair_rows import ARGILLA_FLAT, ARGILLA_NESTED, LABEL_STUDIO, PKU, SHP, SUMMARIES, asked
 
 from rlhf_cli.data.fields import BadRow, Row, SetAside
-from rlhf_cli.data.readers import comparison_of
+from rlhf_cli.data.paired import comparisons_of
 
 TURN = "\n\nHuman: q\n\nAssistant: "
 
@@ -48,7 +48,7 @@ TURN = "\n\nHuman: q\n\nAssistant: "
 )  # fmt: skip
 def test_well_formed_rows_that_give_no_pair_are_set_aside(name: str, row: Row, reason: str):
     with pytest.raises(SetAside) as caught:
-        comparison_of(row, name, "f:1")
+        comparisons_of(row, name, "f:1")
     assert str(caught.value) == reason
 
 
@@ -79,5 +79,5 @@ def test_well_formed_rows_that_give_no_pair_are_set_aside(name: str, row: Row, r
 )  # fmt: skip
 def test_rows_that_break_their_format_are_bad(name: str, row: Row, reason: str):
     with pytest.raises(BadRow) as caught:
-        comparison_of(row, name, "f:1")
+        comparisons_of(row, name, "f:1")
     assert reason in str(caught.value)

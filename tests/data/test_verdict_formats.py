@@ -11,9 +11,11 @@ from pair_rows import DIALOG, NO, PROMPT, YES, assistant, user
 from rlhf_cli.config.sections import Source
 from rlhf_cli.data.detect import FOR_COMPARISONS, FOR_DEMONSTRATIONS, detect_format
 from rlhf_cli.data.fields import BadRow, Row, SetAside
+from rlhf_cli.data.paired import comparisons_of
 from rlhf_cli.data.preferences import TIES
-from rlhf_cli.data.readers import comparison_of, read_comparisons, read_demonstrations
+from rlhf_cli.data.readers import read_comparisons, read_demonstrations
 from rlhf_cli.data.verdicts import shared_prefix
+from rlhf_cli.errors import DataError
 from rlhf_cli.preference.other_formats import Exchange, hh, trl
 from rlhf_cli.preference.store import text_to_json
 from rlhf_cli.records import Comparison, Message
@@ -74,7 +76,7 @@ ROWS: dict[str, tuple[Row, Comparison]] = {
 @pytest.mark.parametrize("name", ROWS)
 def test_each_format_gives_its_comparison_and_is_recognised(name: str):
     row, expected = ROWS[name]
-    assert comparison_of(row, name, "f:1")[0] == expected
+    assert comparisons_of(row, name, "f:1")[0][0] == expected
     assert detect_format("f", [row], FOR_COMPARISONS).name == name
     assert detect_format("f", [row], FOR_DEMONSTRATIONS).name == name
 
@@ -88,7 +90,7 @@ def test_each_format_gives_its_comparison_and_is_recognised(name: str):
     ],
 )
 def test_a_question_beside_two_answers_is_a_chat(row: Row):
-    record = comparison_of(row, "asked_preference", "f:1")[0]
+    record = comparisons_of(row, "asked_preference", "f:1")[0][0]
     system = (Message("system", "Be kind."),) if "system" in row else ()
     assert (record.prompt, record.chosen, record.rejected) == (system + PROMPT, YES, NO)
     assert detect_format("f", [row], FOR_COMPARISONS).name == "asked_preference"
@@ -104,14 +106,14 @@ def test_a_question_beside_two_answers_is_a_chat(row: Row):
     ],
 )
 def test_a_tie_is_a_tie(name: str, changes: Row):
-    record, notes = comparison_of({**ROWS[name][0], **changes}, name, "f:1")
+    (record,), notes = comparisons_of({**ROWS[name][0], **changes}, name, "f:1")
     assert record.p_chosen == 0.5
     assert TIES in notes
 
 
 def test_both_bad_is_no_tie():
     with pytest.raises(SetAside, match="both answers are bad"):
-        comparison_of({**ROWS["arena"][0], "winner": "tie (bothbad)"}, "arena", "f:1")
+        comparisons_of({**ROWS["arena"][0], "winner": "tie (bothbad)"}, "arena", "f:1")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_both_bad_is_no_tie():
 )
 def test_a_row_that_is_not_what_it_says_is_bad(name: str, changes: Row):
     with pytest.raises(BadRow):
-        comparison_of({**ROWS[name][0], **changes}, name, "f:1")
+        comparisons_of({**ROWS[name][0], **changes}, name, "f:1")
 
 
 def test_a_shared_prefix_ends_at_a_word():
@@ -133,6 +135,15 @@ def test_a_shared_prefix_ends_at_a_word():
     assert (pair.prompt, pair.first, pair.second) == ("The sky is", " blue.", " blank.")
     with pytest.raises(SetAside, match="share no words"):
         shared_prefix({"chosen": "Blue", "rejected": "Blank"})
+
+
+def test_a_shared_prefix_is_found_only_when_a_source_says_so(tmp_path: Path):
+    path = tmp_path / "f.jsonl"
+    path.write_text(json.dumps({"chosen": "The sky is blue.", "rejected": "The sky is blank."}) + "\n")
+    with pytest.raises(DataError, match="plain strings without a prompt"):
+        read_comparisons([Source(path=str(path))])
+    (record,) = read_comparisons([Source(path=str(path), format="shared_prefix")]).records
+    assert record.prompt == "The sky is"
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=12), min_size=3, max_size=3))
