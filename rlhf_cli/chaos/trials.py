@@ -66,7 +66,7 @@ class Stage:
         if ended.code != 0:
             raise RlhfError(f"{self.name} does not run even undisturbed: exit {ended.code}: {ended.said}")
         operations = record.read_text().splitlines()
-        times = [row["time"] for row in read_json_lines(RunDir(run_dir).events)]
+        times = [float(str(row["time"])) for row in read_json_lines(RunDir(run_dir).events)]
         return Calm(self.name, gather(run_dir), operations, times[-1] - times[0], ended.seconds)
 
     def fail_at(self, calm: Calm, operation: int, action: str) -> Verdict:
