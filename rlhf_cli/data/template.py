@@ -15,12 +15,13 @@ from transformers import PreTrainedTokenizerBase
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Dialog, Message, Text
 
-# A template computes: it can divide by zero, or add text to a list.
+# A template computes: it can divide by zero, add text to a list, or repeat text beyond all memory.
 _TEMPLATE_ERRORS = (
     TemplateError,
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,
     RecursionError,
     TypeError,
     ValueError,
@@ -121,7 +122,7 @@ class Renderer:
             )
         except _TEMPLATE_ERRORS as error:
             raise DataError(
-                f"the chat template refuses this conversation: {error}",
+                f"the chat template refuses this conversation: {str(error) or 'it wants too much memory'}",
                 where=origin,
                 fix="change the row, or set model.chat_template to a template that accepts it",
             ) from error

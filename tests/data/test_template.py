@@ -103,6 +103,7 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(template: str) -> Non
     [
         ("{{ raise_exception('no system turns here') }}", "no system turns here"),
         ("{{ messages[7]['role'] }}", "no element 7"),
+        ("{{ 'a' * 10**15 }}", "too much memory"),
     ],
 )
 def test_a_template_that_refuses_is_the_rows_fault(template: str, reason: str) -> None:
