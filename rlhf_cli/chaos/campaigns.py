@@ -106,7 +106,7 @@ def random_terms(stage: Stage, calm: Calm, num_terms: int, chance: random.Random
     for _ in _timed(iter(lambda: tally.num_fired >= num_terms, True), tally):
         verdict, code = stage.terminate(calm, chance)
         tally.add(verdict)
-        tally.notes[f"exit {code}" + ("" if verdict.fired else ", nothing was left to do")] += 1
+        tally.notes[f"exit {code}" + ("" if verdict.fired else ", too late to count")] += 1
     return tally
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.cli import main
+from rlhf_cli.run.signals import StopFlag
 
 _DEADLINE_SECONDS = 120.0
 _CRASHED = 70  # of the harness itself; no exit code of ours
@@ -129,10 +130,11 @@ class Forks:
                 os.environ.update(env or {})
                 if prepare:
                     prepare()
-                code = main(arguments)
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+                with StopFlag().installed() as stop:  # as `python -m rlhf_cli` does, from its first moment
+                    code = main(arguments, stop)
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(code)
         return Child(pid, self._said)
 
     def run(

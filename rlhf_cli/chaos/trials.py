@@ -100,7 +100,8 @@ class Stage:
     def terminate(self, calm: Calm, chance: random.Random) -> tuple[Verdict, int | None]:
         """Send SIGTERM at a random moment once the run has begun; give the exit code as well.
 
-        It must be 75 where work was left. A run that was done, or as good as done, may end with 0: not `fired`.
+        It must be 75 where work was left. A run that was done, or at its last piece of work, may end with 0 as
+        well; this is not `fired`.
         """
         run_dir, record = self._place("term")
         child = self._start(run_dir, {"RLHF_FAULT_RECORD": str(record)})
@@ -115,11 +116,10 @@ class Stage:
         faults = []
         if ended.code != 75 and (must_stop or ended.code != 0):
             faults.append(f"exit {ended.code} after SIGTERM: {ended.last_line}")
-        fired = must_stop or ended.code != 0
-        verdict = self._verdict("SIGTERM", run_dir, calm, fired=fired, faults=faults)
+        verdict = self._verdict("SIGTERM", run_dir, calm, fired=must_stop, faults=faults)
         if ended.code == 75 and verdict.replayed:
             lost = (f"{verdict.replayed} steps done and lost in spite of exit 75",)
-            verdict = Verdict(verdict.name, fired, verdict.faults + lost, verdict.replayed)
+            verdict = Verdict(verdict.name, must_stop, verdict.faults + lost, verdict.replayed)
         return verdict, ended.code
 
     def run_once(self, name: str, *options: str) -> tuple[int | None, Path, str]:
