@@ -128,6 +128,7 @@ def test_wrong_use_is_refused(pairs, tiny: Tiny, rlhf, work):
     assert "cannot be written as hh" in rlhf("convert", tiny.prompts, "x.jsonl", "--to", "hh", code=2)
     assert "OURS=THEIRS" in rlhf("stats", pairs, "--column", "prompt", code=2)
     assert "format" in rlhf("stats", pairs, "--format", "hhh", code=2)
+    assert "nothing says whose" in rlhf("stats", pairs, "--format", "lm_human_preferences", code=2)
     assert "rlhf data show --help" in rlhf("show", code=2)
     assert "Did you mean" in rlhf("stats", "pair.jsonl", code=66)
     strange = write_rows(work / "strange.jsonl", [{"colour": "red"}])
