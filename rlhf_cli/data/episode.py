@@ -12,8 +12,8 @@ from rlhf_cli.records import Text
 class Episode:
     """One sampled answer.
 
-    `completion_ids` holds the closing EOS of a `finished` one, `completion_text` never does; `logprobs` are what the
-    engine says of each of `completion_ids`, in nats; `extra` holds the other columns of the prompt's row.
+    `completion_ids` holds the closing EOS of a `finished` one, `completion_text` never does; `extra` holds the other
+    columns of the prompt's row; `logprobs` are what the engine says of each of `completion_ids`, in nats.
     """
 
     prompt: Text
@@ -21,8 +21,8 @@ class Episode:
     completion_ids: tuple[int, ...]
     completion_text: str
     finished: bool
-    logprobs: tuple[float, ...] = ()
     extra: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    logprobs: tuple[float, ...] = ()
     origin: str = "sampled"
 
 

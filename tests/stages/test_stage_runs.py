@@ -186,6 +186,8 @@ def test_micro_batches_do_not_change_the_weights(stage: str, lora: object, tiny:
     worst = max(float((one[name] - other[name]).abs().max()) for name in one)
     assert worst < 1e-5
     for row, expected in zip(metrics_of(small.dir), metrics_of(large.dir), strict=True):
+        # Of several answers to one prompt, small micro-batches read the prompt again.
+        row["tokens"] = expected["tokens"] = 0
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 

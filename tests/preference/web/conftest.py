@@ -72,7 +72,7 @@ def ana(page: Page) -> TestClient:
     return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, nothing else can run an event loop here
 def browser() -> "Iterator[Browser]":
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     found = os.environ.get("RLHF_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -87,5 +87,5 @@ def test_without_scripts_everything_works(server: Server, visit):
     robin.page.get_by_role("button", name="Plain").click()
     robin.page.locator(".answer .raw").first.wait_for()  # visible, the formatted form beside it is not
     robin.page.get_by_role("link", name="History").click()
-    assert robin.page.get_by_text("B is clearly better").is_visible()
+    robin.page.get_by_text("B is clearly better").first.wait_for()
     assert server.said_by("robin") == {1: "second"}
