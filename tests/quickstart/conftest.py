@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from example_requests import REQUESTS, SCALE
 
 from rlhf_cli.config.sections import FromScratch, Model
 from rlhf_cli.models.heads import load_classifier
@@ -12,14 +13,6 @@ from rlhf_cli.models.load import Vocabulary, make_policy, make_vocabulary
 from rlhf_cli.models.save import save_model
 from rlhf_cli.run.directory import RunDir
 from rlhf_cli.run.manifest import ConfigRecord, Manifest, Result
-
-REQUESTS = [
-    (f"Sign: {name} the {animal} eats {food}, sleeps in the barn and plays with a drum.\n"
-     f"Visitor: What does {name} eat?\nGuide:\n", food)
-    for name, animal, food in [("Juno", "panda", "clover"), ("Max", "fox", "nuts"), ("Ivy", "owl", "seeds"),
-                               ("Otto", "yak", "apples"), ("Tess", "seal", "fish"), ("Pip", "goat", "honey")]
-]  # fmt: skip
-SCALE = {"mean": 0.25, "std": 2.0}
 
 
 def write_manifest(folder: Path, stage: str, metrics: dict[str, float | None]) -> None:

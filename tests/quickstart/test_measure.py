@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import REQUESTS, SCALE
+from example_requests import REQUESTS, SCALE
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rlhf_cli.data.episode import Episode
