@@ -117,7 +117,7 @@ def vote_together(
 
 
 def faults(path: Path, acknowledged: Sequence[str], *, finished: bool) -> dict[str, int]:
-    """Count votes lost and stored twice, and pairs with more votes than wanted, or fewer once all are in."""
+    """Count votes lost, votes stored twice or unasked, and pairs with more votes than wanted, or fewer once all are in."""
     with sqlite3.connect(path) as db:
         if db.execute("PRAGMA integrity_check").fetchone() != ("ok",):
             raise SystemExit("the database is damaged")
@@ -127,7 +127,7 @@ def faults(path: Path, acknowledged: Sequence[str], *, finished: bool) -> dict[s
         ).fetchone()
     return {
         "lost": len(set(acknowledged) - stored.keys()),
-        "twice": sum(count > 1 for count in stored.values()) + len(stored) - len(set(acknowledged)),
+        "twice": sum(count > 1 for count in stored.values()) + len(stored.keys() - set(acknowledged)),
         "over": over,
         "short": short if finished else 0,
     }
