@@ -117,7 +117,7 @@ def vote_together(
 
 
 def faults(path: Path, acknowledged: Sequence[str], *, finished: bool) -> dict[str, int]:
-    """Count votes lost, votes stored twice or unasked, and pairs with more votes than wanted, or fewer once all are in."""
+    """Count votes lost, stored twice or unasked; pairs with more votes than wanted, or with fewer once all are in."""
     with sqlite3.connect(path) as db:
         if db.execute("PRAGMA integrity_check").fetchone() != ("ok",):
             raise SystemExit("the database is damaged")
