@@ -18,7 +18,10 @@ def main() -> int:
         )
         from rlhf_cli.cli import main as run_command_line
 
-        return run_command_line(stop=stop)
+        exit_code = run_command_line(stop=stop)
+        if stop:
+            stop.deafen()
+        return exit_code
 
 
 if __name__ == "__main__":

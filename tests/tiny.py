@@ -159,7 +159,7 @@ def stage_module(stage: str) -> Any:
     return importlib.import_module(f"rlhf_cli.stages.{stage.replace('-', '_')}")
 
 
-def start_command(stage: str, settings: Settings, folder: Path) -> "subprocess.Popen[str]":
+def start_command(stage: str, settings: Settings, folder: Path, *options: str) -> "subprocess.Popen[str]":
     """Start `python -m rlhf_cli STAGE` in `folder`, on one thread so that every run adds up alike."""
     command = [
         sys.executable,
@@ -168,6 +168,7 @@ def start_command(stage: str, settings: Settings, folder: Path) -> "subprocess.P
         stage,
         "--config",
         str(write_config(stage, settings, folder)),
+        *options,
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     return subprocess.Popen(

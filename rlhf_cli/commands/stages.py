@@ -106,6 +106,7 @@ def run_stage(
     with (
         open_run(spec, fresh=fresh, stop=outcome.stop, differing_keys=differing_keys) as run,
         redirect_stdout(sys.stderr),
+        run.stop.immediate(),
     ):
         outcome.run = run
         run.finish(import_stage(loaded.stage).run(loaded.config, run))

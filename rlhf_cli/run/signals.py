@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 _NOTICE = b"\nstopping at the next safe point; Ctrl-C again quits at once, back to the last checkpoint\n"
@@ -21,8 +22,9 @@ class StopFlag:
     def __init__(self) -> None:
         self.requested = False
         self._num_interrupts = 0
-        self._raises = False
+        self._raises = self._has_raised = False
         self._process = os.getpid()
+        self._previous: dict[signal.Signals, Any] = {}
 
     @contextmanager
     def installed(self) -> Iterator["StopFlag"]:
@@ -34,12 +36,18 @@ class StopFlag:
             yield self
             return
         heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-        previous = {number: signal.signal(number, self._receive) for number in heard}
+        self._previous = {number: signal.signal(number, self._receive) for number in heard}
         try:
             yield self
         finally:
-            for number, handler in previous.items():
+            for number, handler in self._previous.items():
                 signal.signal(number, handler)
+
+    def deafen(self) -> None:
+        """Ignore every signal from here on: the outcome is on disk, and Python shuts down in its own time."""
+        for number in self._previous:
+            signal.signal(number, signal.SIG_IGN)
+        self._previous = {}
 
     def check(self) -> None:
         """Raise Stopped if a stop was asked for."""
@@ -48,10 +56,19 @@ class StopFlag:
 
     @contextmanager
     def immediate(self) -> Iterator[None]:
-        """Inside the block the first signal raises Stopped, wherever the program is; one before it, at once."""
+        """Inside the block the first signal raises Stopped, wherever the program is; one before it, at once.
+
+        Libraries that import lazily turn what comes up in an import into an ImportError of their own: whatever
+        leaves the block after Stopped was raised in it leaves it as Stopped.
+        """
         with self._mode(raises=True):
             self.check()
-            yield
+            try:
+                yield
+            except Exception as error:
+                if self._has_raised:
+                    raise Stopped from error
+                raise
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -79,4 +96,5 @@ class StopFlag:
             with suppress(OSError):  # the terminal may be gone
                 os.write(2, _NOTICE)  # sys.stderr may be in the middle of a write of its own
             if self._raises:
+                self._has_raised = True
                 raise Stopped

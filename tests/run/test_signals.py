@@ -34,6 +34,29 @@ def test_where_nothing_is_in_flight_the_first_signal_raises():
         os.kill(os.getpid(), signal.SIGTERM)  # it is stopping already
 
 
+def import_lazily(number: int) -> None:
+    """Fail as a library does that wraps whatever goes wrong in an import of its own."""
+    try:
+        os.kill(os.getpid(), number)
+    except BaseException as error:
+        raise ModuleNotFoundError("Could not import module") from error
+
+
+def test_a_library_that_wraps_the_exception_of_a_signal_does_not_hide_it():
+    with StopFlag().installed() as stop, pytest.raises(Stopped), stop.immediate():
+        import_lazily(signal.SIGTERM)
+
+
+def test_an_error_of_its_own_stays_what_it_is_where_a_signal_was_only_noted():
+    def fail_after_a_signal(stop: StopFlag) -> None:
+        with stop.deferred():
+            import_lazily(signal.SIGTERM)
+        raise ModuleNotFoundError("this one is real")
+
+    with StopFlag().installed() as stop, pytest.raises(ModuleNotFoundError), stop.immediate():
+        fail_after_a_signal(stop)
+
+
 def test_work_that_saves_itself_is_not_torn_away_from():
     with StopFlag().installed() as stop, stop.immediate():
         with stop.deferred():
