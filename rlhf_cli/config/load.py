@@ -24,14 +24,18 @@ __all__ = ["LoadedConfig", "differing_keys", "load_config", "render_resolved"]
 C = TypeVar("C", bound=Section)
 
 
+_NO_MATTER = {"checkpoint": ("keep",), "rollout": ("url", "timeout_seconds")}
+"""Keys of sections that cannot change the result: a run may go on with others."""
+
+
 @dataclass(frozen=True)
 class LoadedConfig(Generic[C]):
     """A valid configuration, as an object and as plain data.
 
     `tree` has every default filled in. `origins` tells for each dotted key whether its value is from
     `base.yaml:5`, `--set`, `--run-dir` or is the default. `digest` is the sha256 of all that can change
-    the result: the tree without run_dir, log, checkpoint.keep, a judge's retry_errors and calibration, and how chat
-    models are reached and paid.
+    the result: the tree without run_dir, log, checkpoint.keep, where a rollout server is, a judge's retry_errors and
+    calibration, and how chat models are reached and paid.
     """
 
     stage: str
@@ -98,7 +102,7 @@ def _without_manner(tree: dict[str, Any]) -> dict[str, Any]:
 
 def _digest(tree: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in tree.items() if key not in ("run_dir", "log")}
-    if "checkpoint" in kept:
-        kept["checkpoint"] = {key: value for key, value in kept["checkpoint"].items() if key != "keep"}
+    for section in kept.keys() & _NO_MATTER.keys():
+        kept[section] = {key: it for key, it in kept[section].items() if key not in _NO_MATTER[section]}
     kept = _without_manner(kept)
     return hashlib.sha256(json.dumps(kept, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

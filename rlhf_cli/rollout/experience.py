@@ -143,6 +143,7 @@ class Experience:
         self._facts = {
             **facts,
             "rollout_mismatch": float(masked_mean(mismatch.abs(), measured.mask)),
+            "rollout_mismatch_max": float(mismatch.abs().max()),
             "kl": measured.kl,
             "kl_coef": self._kl_coef,
             "entropy": float(masked_mean(measured.entropy, measured.mask)),

@@ -5,10 +5,11 @@ whoever reaches them run code there, so such a server listens on loopback or a p
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -16,8 +17,14 @@ from rlhf_cli.errors import Preempted, UnavailableError
 from rlhf_cli.rollout.engine import Completion, Sampling
 
 _POLL_SECONDS = 0.2
+_CONNECT_SECONDS = 20.0
+_RESUME_SECONDS = 5.0
+"""Longest wait for a server to resume after something went wrong: a scheduler that stops us gives half a minute."""
 _MOST_SEED = 2**63 - 1
+_LOG = "see the server's log"
 _START = "start it with scripts/vllm_server, which sets what is needed"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +68,17 @@ class VllmServer:
         return asyncio.run(self._generate_all(prompts, sampling, seeds))
 
     def load_weights(self, folder: Path, version: str) -> None:
-        """Have the server read its weights from `folder` and call them `version`.
+        """Have the server read its weights from `folder` and call them `version`. Raises Preempted when asked to stop.
 
-        A request that arrives while the server is paused would wait for ever, so it is resumed come what may.
+        A server that another trainer has left paused goes on afterwards.
         """
-        self._call("POST", "/pause?mode=wait")
-        try:
+        with self._paused():
             arguments = {"weights_path": str(folder)}
             body = {"method": "reload_weights", "kwargs": arguments, "timeout": self._timeout_seconds}
-            self._call("POST", "/collective_rpc", body, hint=f"it must see the folder {folder} as we do")
+            hint = f"it must see the folder {folder} as we do, and serve the model that is trained; {_LOG}"
+            self._call("POST", "/collective_rpc", body, hint=hint)
             self._call("POST", "/reset_prefix_cache")
             self._call("POST", "/update_weight_version", {"new_version": version})
-        finally:
-            self._call("POST", "/resume")
         told = self._call("GET", "/weight_info").get("weight_version")
         if told != version:
             raise UnavailableError(
@@ -82,34 +87,48 @@ class VllmServer:
                 fix="let no other run use this server, then run the same command again",
             )
 
+    @contextmanager
+    def _paused(self) -> Iterator[None]:
+        """Pause the server, and resume it come what may: a request to a paused one waits for ever."""
+        done = False
+        try:
+            self._call("POST", "/pause?mode=wait")
+            yield
+            done = True
+        finally:
+            seconds = self._timeout_seconds if done else min(_RESUME_SECONDS, self._timeout_seconds)
+            with nullcontext() if done else suppress(UnavailableError):  # the first error says more
+                asyncio.run(self._send_one("POST", "/resume", seconds=seconds))
+
     async def _generate_all(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
     ) -> list[Sampled]:
         turn = asyncio.Semaphore(self._concurrency)
-        async with self._connect() as client:
-            tasks = [
-                asyncio.create_task(self._generate_one(client, turn, prompt, sampling, seed))
-                for prompt, seed in zip(prompts, seeds, strict=True)
-            ]
-            try:
-                await self._wait_for(tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-        return [task.result() for task in tasks]
-
-    async def _wait_for(self, tasks: Sequence[asyncio.Task[Sampled]]) -> None:
-        """Wait until all are done. Raises the first error of one, Preempted as soon as we are asked to stop."""
-        pending = set(tasks)
-        while pending:
-            if self._should_stop():
-                raise Preempted("interrupted while sampling")
-            done, pending = await asyncio.wait(
-                pending, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+        async with self._connect(self._timeout_seconds) as client:
+            return await self._all_of(
+                [
+                    asyncio.create_task(self._generate_one(client, turn, prompt, sampling, seed))
+                    for prompt, seed in zip(prompts, seeds, strict=True)
+                ]
             )
-            for task in done:
-                task.result()
+
+    async def _all_of(self, tasks: Sequence[asyncio.Task[T]]) -> list[T]:
+        """Wait for all tasks. Raises the first error of one, Preempted as soon as we are asked to stop."""
+        pending = set(tasks)
+        try:
+            while pending:
+                if self._should_stop():
+                    raise Preempted("interrupted while the rollout server was at work")
+                done, pending = await asyncio.wait(
+                    pending, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_EXCEPTION
+                )
+                for task in done:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return [task.result() for task in tasks]
 
     async def _generate_one(
         self,
@@ -141,18 +160,31 @@ class VllmServer:
                 fix="use a version of vLLM that docs/scaling.md lists",
             ) from error
 
-    def _connect(self) -> httpx.AsyncClient:
-        # No proxy: a rollout server is on this machine or in its private network.
-        return httpx.AsyncClient(timeout=self._timeout_seconds, trust_env=False)
-
     def _call(
         self, method: str, path: str, body: Mapping[str, object] | None = None, *, hint: str = ""
     ) -> dict[str, Any]:
         async def call() -> dict[str, Any]:
-            async with self._connect() as client:
-                return await self._send(client, method, path, body, hint=hint)
+            sending = self._send_one(method, path, body, seconds=self._timeout_seconds, hint=hint)
+            return (await self._all_of([asyncio.create_task(sending)]))[0]
 
         return asyncio.run(call())
+
+    async def _send_one(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        seconds: float,
+        hint: str = "",
+    ) -> dict[str, Any]:
+        async with self._connect(seconds) as client:
+            return await self._send(client, method, path, body, hint=hint)
+
+    def _connect(self, seconds: float) -> httpx.AsyncClient:
+        limits = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+        # No proxy: a rollout server is on this machine or in its private network.
+        return httpx.AsyncClient(timeout=limits, trust_env=False)
 
     async def _send(
         self,
@@ -166,6 +198,10 @@ class VllmServer:
         """Send one request; return its JSON object, {} where there is none."""
         try:
             response = await client.request(method, self.url + path, json=body)
+        except httpx.ConnectTimeout as error:
+            raise UnavailableError(
+                f"no connection within {_CONNECT_SECONDS:g} s", where=self.url + path, fix=_START
+            ) from error
         except httpx.TimeoutException as error:
             raise UnavailableError(
                 f"no answer within {self._timeout_seconds:g} s",
@@ -183,7 +219,7 @@ class VllmServer:
             raise UnavailableError(
                 f"the rollout server answers HTTP {response.status_code}: {_in_short(response.text)}",
                 where=self.url + path,
-                fix=hint if refused or (response.status_code == 500 and hint) else "see the server's log",
+                fix=hint if refused or (response.status_code == 500 and hint) else _LOG,
             )
         return _object_in(response)
 

@@ -162,6 +162,15 @@ def test_digest_ignores_what_cannot_change_the_result(tmp_path):
     assert len(digest) == 64
 
 
+def test_a_run_may_go_on_with_a_rollout_server_elsewhere(tmp_path):
+    server = ["rollout.engine=vllm", "rollout.url=http://a:1"]
+    digest = load(tmp_path, "ppo", SMALLEST["ppo"], *server).digest
+    moved = ["rollout.engine=vllm", "rollout.url=http://b:2", "rollout.timeout_seconds=9"]
+    assert load(tmp_path, "ppo", SMALLEST["ppo"], *moved).digest == digest
+    assert load(tmp_path, "ppo", SMALLEST["ppo"], *server, "rollout.tolerance=0.1").digest != digest
+    assert load(tmp_path, "ppo", SMALLEST["ppo"]).digest != digest
+
+
 def test_whole_number_for_a_float_is_the_same_configuration(tmp_path):
     one = load(tmp_path, "sft", SHARED, "optim.clip_norm=2")
     assert one.digest == load(tmp_path, "sft", SHARED, "optim.clip_norm=2.0").digest

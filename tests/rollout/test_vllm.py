@@ -2,13 +2,12 @@
 
 import json
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 import torch
-from tiny import Tiny, column, run_stage
+from tiny import Tiny, column, run_stage, save_tiny_model
 from vllm_stand_in import serving
 
 from rlhf_cli.config.sections import Lora, Model
@@ -86,6 +85,9 @@ def test_weights_are_handed_over_once_for_each_iteration(tiny: Tiny, work: Path)
     ("fault", "says"),
     [
         ({"keeps_weights": True}, "nats off the policy's after a hand-over"),
+        ({"keeps_tensor": "model.norm.weight"}, "nats off the policy's after a hand-over"),
+        ({"temperature": 1.3}, "nats off the policy's after a hand-over"),
+        ({"top_p": 0.9}, "nats off the policy's after a hand-over"),
         ({"forgets_version": True}, "right after it was given"),
         ({"raw_logprobs": True}, "processed_logprobs"),
         ({"dies_after": 1}, "HTTP 500"),
@@ -99,6 +101,14 @@ def test_a_hand_over_that_did_not_take_is_an_error(tiny: Tiny, work: Path, fault
         engine_for(server.url, policy, work / "handover").refresh(0)
     assert says in str(raised.value)
     assert server.url in str(raised.value)
+
+
+def test_a_server_of_another_model_is_an_error(tiny: Tiny, work: Path):
+    policy = open_policy(tiny)
+    save_tiny_model(work / "other", vocab_size=320)
+    with serving(work / "other") as server, pytest.raises(UnavailableError, match="HTTP 500") as raised:
+        engine_for(server.url, policy, work / "handover").refresh(0)
+    assert "serve the model that is trained" in str(raised.value)
 
 
 def test_other_weights_than_those_handed_over_are_refused(tiny: Tiny, work: Path):
@@ -121,16 +131,42 @@ def test_a_paused_server_is_a_time_out_not_a_wait_for_ever(tiny: Tiny, work: Pat
             engine.generate(PROMPTS, sampling_of(policy), [1, 2, 3])
 
 
+def test_a_load_that_takes_too_long_is_a_time_out_and_the_server_goes_on(tiny: Tiny, work: Path):
+    policy = open_policy(tiny)
+    with serving(tiny.model, holds_load=0) as server:
+        engine = engine_for(server.url, policy, work / "handover", timeout_seconds=1.0)
+        with pytest.raises(UnavailableError, match="no answer within 1 s") as raised:
+            engine.refresh(0)
+        assert server.running.is_set()
+    assert "/collective_rpc" in str(raised.value)
+
+
+def test_a_signal_ends_the_wait_for_new_weights(tiny: Tiny, work: Path):
+    with serving(tiny.model, holds_load=0) as server:
+        client = VllmServer(server.url, timeout_seconds=600, should_stop=server.load_began.is_set)
+        with pytest.raises(Preempted):
+            client.load_weights(Path(tiny.model), "1")
+        assert server.running.is_set()
+
+
+def test_a_server_that_was_left_paused_goes_on(tiny: Tiny, work: Path):
+    policy = open_policy(tiny)
+    with serving(tiny.model) as server:
+        server.running.clear()
+        engine = engine_for(server.url, policy, work / "handover")
+        engine.refresh(0)
+        assert len(engine.generate(PROMPTS, sampling_of(policy), [1, 2, 3])) == 3
+
+
 def test_a_signal_ends_the_wait_for_answers(tiny: Tiny, work: Path):
     policy = open_policy(tiny)
     stop = threading.Event()
-    with serving(tiny.model, slow_seconds=3.0) as server:
-        client = VllmServer(server.url, timeout_seconds=20, should_stop=stop.is_set)
+    with serving(tiny.model) as server:
+        server.running.clear()  # no answer ever comes
+        client = VllmServer(server.url, timeout_seconds=600, should_stop=stop.is_set)
         threading.Timer(0.2, stop.set).start()
-        started = time.monotonic()
         with pytest.raises(Preempted):
             client.generate(PROMPTS, sampling_of(policy), [1, 2, 3])
-        assert time.monotonic() - started < 2
 
 
 def test_a_server_that_is_not_there_is_said_at_once():
@@ -142,7 +178,7 @@ def test_ppo_learns_from_a_server(tiny: Tiny, work: Path):
     with serving(tiny.model) as server:
         rollout = {"engine": "vllm", "url": server.url, "batch_size": 8, "max_new_tokens": 6}
         run = run_stage("ppo", tiny.settings("ppo", rollout=rollout), work)
-    assert max(column(run.dir, "rollout_mismatch")) < 1e-4
+    assert max(column(run.dir, "rollout_mismatch")) <= max(column(run.dir, "rollout_mismatch_max")) < 1e-4
     assert {name.rpartition("-")[2] for name in server.loaded} == {"0", "1"}
 
 

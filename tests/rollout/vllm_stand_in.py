@@ -30,10 +30,13 @@ class StandIn:
     """The state of a server. The faults:
 
     raw_logprobs     gives log-probs as they are before the temperature is applied
+    temperature      samples at that temperature, whatever is asked for
+    top_p            cuts the distribution to that, whatever is asked for, and gives the log-probs of what is left
     keeps_weights    says 200 to new weights and goes on with the old ones
+    keeps_tensor     takes all new weights but the one of this name
     forgets_version  goes on with the old version
-    slow_seconds     waits that long before every answer to a prompt
     dies_after       answers that many prompts, then 500 for ever
+    holds_load       takes new weights for the n-th time (from 0) only when `load_may_end` is set
     no_dev_mode      has no routes that replace weights
     """
 
@@ -41,14 +44,19 @@ class StandIn:
     url: str = ""
     version: str = "default"
     raw_logprobs: bool = False
+    temperature: float | None = None
+    top_p: float = 1.0
     keeps_weights: bool = False
+    keeps_tensor: str = ""
+    holds_load: int | None = None
     forgets_version: bool = False
-    slow_seconds: float = 0.0
     dies_after: int | None = None
     no_dev_mode: bool = False
     num_answers: int = 0
     loaded: list[str] = field(default_factory=list)
     running: threading.Event = field(default_factory=threading.Event)
+    load_began: threading.Event = field(default_factory=threading.Event)
+    load_may_end: threading.Event = field(default_factory=threading.Event)
 
     def app(self) -> Starlette:
         routes = [
@@ -97,10 +105,20 @@ class StandIn:
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             return refusal(500, f"Call to collective_rpc method failed: '{folder}'")
-        self.loaded.append(folder.name)
+        return await _in_thread(self._load, folder.name, files)
+
+    def _load(self, name: str, files: list[Path]) -> Response:
+        if self.holds_load == len(self.loaded):
+            self.load_began.set()
+            self.load_may_end.wait()
+        tensors = {key: tensor for file in files for key, tensor in load_file(file).items()}
+        tensors.pop(self.keeps_tensor, None)
         if not self.keeps_weights:
-            for file in files:
-                self.model.load_state_dict(load_file(file), strict=False)
+            try:
+                self.model.load_state_dict(tensors, strict=False)
+            except RuntimeError as error:  # another shape
+                return refusal(500, f"Call to collective_rpc method failed: {error}")
+        self.loaded.append(name)
         return JSONResponse({"results": [None]})
 
     async def update_version(self, request: Request) -> Response:
@@ -126,7 +144,6 @@ class StandIn:
         if len(ids) > MAX_LENGTH:
             return refusal(400, f"The decoder prompt (length {len(ids)}) is longer than {MAX_LENGTH}")
         self.running.wait()
-        time.sleep(self.slow_seconds)
         if self.is_dead:
             return refusal(500, "EngineCore encountered an issue.")
         self.num_answers += 1
@@ -140,7 +157,7 @@ class StandIn:
         content: list[dict[str, Any]] = []
         while len(tokens) < parameters["max_tokens"] and not (tokens and tokens[-1] in stop_ids):
             logits = self.model(torch.tensor([ids + tokens])).logits[0, -1].float()
-            hot = (logits / parameters["temperature"]).log_softmax(-1)
+            hot = cut((logits / (self.temperature or parameters["temperature"])).log_softmax(-1), self.top_p)
             token = int(torch.multinomial(hot.exp(), 1, generator=generator))
             told = logits.log_softmax(-1) if self.raw_logprobs else hot
             tokens.append(token)
@@ -153,6 +170,13 @@ class StandIn:
             "logprobs": {"content": content},
         }
         return {"choices": [choice], "output_mode": "tokens"}
+
+
+def cut(logprobs: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep the likeliest tokens that hold `top_p` of the probability, and let it be theirs."""
+    ordered, ids = logprobs.exp().sort(descending=True)
+    dropped = ids[ordered.cumsum(0) - ordered >= top_p]
+    return logprobs.index_fill(0, dropped, -torch.inf).log_softmax(-1) if top_p < 1 else logprobs
 
 
 def refusal(status: int, message: str) -> Response:
@@ -172,11 +196,11 @@ async def _in_thread(function: Any, *arguments: Any) -> Response:
 
 
 @contextmanager
-def serving(folder: Path | str, **faults: Any) -> Iterator[StandIn]:
-    """Serve the model in `folder` on a free port of this machine."""
+def serving(folder: Path | str, *, port: int = 0, **faults: Any) -> Iterator[StandIn]:
+    """Serve the model in `folder` on a port of this machine, a free one unless it is named."""
     stand_in = StandIn(AutoModelForCausalLM.from_pretrained(folder).eval(), **faults)
     stand_in.running.set()
-    server = uvicorn.Server(uvicorn.Config(stand_in.app(), port=0, log_level="critical", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(stand_in.app(), port=port, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
@@ -187,5 +211,6 @@ def serving(folder: Path | str, **faults: Any) -> Iterator[StandIn]:
         yield stand_in
     finally:
         stand_in.running.set()
+        stand_in.load_may_end.set()
         server.should_exit = server.force_exit = True
         thread.join(20)
