@@ -1,5 +1,8 @@
 """Options that several commands share."""
 
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,3 +46,23 @@ def tool_group(words: str, example: str) -> typer.Typer:
     """Make a tool with commands of its own; its help page is like all others."""
     page = f"{words}\n\n\b\nExample:\n  {example}"
     return typer.Typer(help=page, cls=WholeSentences, rich_markup_mode=None, add_completion=False)
+
+
+def options_from(record: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of a dataclass; the command itself takes the whole as `options`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def with_record(**given: object) -> None:
+            values = {field.name: given.pop(field.name) for field in fields(record)}
+            command(options=record(**values), **given)
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        asked = inspect.signature(record, eval_str=True).parameters.values()
+        parameters = [it.replace(kind=it.KEYWORD_ONLY) for it in (*own, *asked) if it.name != "options"]
+        # What typer reads a command by.
+        with_record.__doc__ = command.__doc__
+        with_record.__annotations__ = {it.name: it.annotation for it in parameters}
+        with_record.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return with_record
+
+    return decorate

@@ -37,5 +37,5 @@ def guess_stage(path: Path, overrides: Sequence[str] = ()) -> str:
     raise UsageError(
         "the keys of this file do not tell which stage it is for",
         where=str(path),
-        fix=f"Add --stage ({', '.join(_OWN_KEYS)}), or make the first line `# rlhf: STAGE`.",
+        fix=f"Make its first line `# rlhf: STAGE` ({', '.join(_OWN_KEYS)}); `rlhf check` also takes --stage.",
     )

@@ -13,19 +13,10 @@ from pathlib import Path
 import rlhf_cli
 from rlhf_cli.config.schema import json_schema
 from rlhf_cli.errors import RunConflictError
+from rlhf_cli.tools.slurm import Resources, Step, chain_files, write_scripts
 
 _RECIPES = Path(rlhf_cli.__file__).parent / "configs"
 _PAGES = Path(__file__).parent / "templates"
-_RUNNABLE = ("run.sh", "submit.sh")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A stage with its file; `by_hand` where a person is asked."""
-
-    stage: str
-    file: str
-    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,9 +132,9 @@ def _write_pages(folder: Path, name: str, template: Template) -> None:
         "steps": template.steps,
         "extras": list(template.extras.items()),
     }
-    for page in ("README.md", "run.sh", "submit.sh", "stage.sbatch"):
-        path = folder / page
-        path.write_text(pages.get_template(f"{page}.jinja").render(facts), encoding="utf-8")
-        if page in _RUNNABLE:
-            path.chmod(0o755)
+    for page in ("README.md", "run.sh"):
+        text = pages.get_template(f"{page}.jinja").render(facts)
+        (folder / page).write_text(text, encoding="utf-8")
+    (folder / "run.sh").chmod(0o755)
+    write_scripts(chain_files(folder / "slurm", template.steps, Resources(), root=folder))
     shutil.copy(_PAGES / "gitignore.txt", folder / ".gitignore")

@@ -12,6 +12,7 @@ import pytest
 from rlhf_cli.cli import main
 from rlhf_cli.quickstart.make import Sizes, write
 from rlhf_cli.tools.init import TEMPLATES, make_project
+from rlhf_cli.tools.slurm import Resources, chain_files
 
 RECIPES = Path(__file__).parents[2] / "configs"
 
@@ -48,7 +49,7 @@ def test_files_are_valid_commented_and_free_of_where_they_come_from(project: Pat
 
 @every_template
 def test_scripts_run_every_file_in_order_and_can_be_executed(project: Path):
-    for name in ("run.sh", "submit.sh"):
+    for name in ("run.sh", "slurm/submit.sh"):
         script = project / name
         assert script.stat().st_mode & stat.S_IXUSR
         places = [script.read_text().index(path.name) for path in project.glob("[!_]*.yaml")]
@@ -80,26 +81,12 @@ def test_stdout_is_the_directory(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["artifact"] == str(folder)
 
 
-SBATCH = """#!/usr/bin/env bash
-printf '%s|' "$@" >> calls.txt
-printf '\\n' >> calls.txt
-echo "$(wc -l < calls.txt);cluster"
-"""
-
-
-@pytest.mark.parametrize("project", ["sentiment"], indirect=True)
-def test_slurm_jobs_wait_for_each_other(project: Path):
-    sbatch = project / "bin" / "sbatch"
-    sbatch.parent.mkdir()
-    sbatch.write_text(SBATCH)
-    sbatch.chmod(0o755)
-    environment = os.environ | {"PATH": f"{sbatch.parent}:{os.environ['PATH']}"}
-    subprocess.run(["./submit.sh", "--partition=gpu"], env=environment, check=True, capture_output=True)
-    first, second = (project / "calls.txt").read_text().splitlines()
-    assert "--partition=gpu" in first
-    assert "--dependency" not in first
-    assert "--dependency=afterok:1|" in second
-    assert second.endswith("|stage.sbatch|ppo|ppo.yaml|")
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_slurm_jobs_are_those_of_launch(name: str, tmp_path: Path):
+    make_project(tmp_path, name, None)
+    files = chain_files(tmp_path / "slurm", TEMPLATES[name].steps, Resources(), root=tmp_path)
+    assert {path: path.read_text() for path in files} == files
+    assert len(files) == 2
 
 
 @pytest.mark.slow
