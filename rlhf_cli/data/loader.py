@@ -99,7 +99,11 @@ class RowSource(Generic[R, B]):
         return len(rows) * max(map(self._length, rows))
 
     def micro_batches_of(self, rows: Sequence[R]) -> list[B]:
-        """Cut rows into micro-batches by the token budget."""
+        """Cut rows into micro-batches by the token budget; where a step must stay whole, into steps."""
+        if self._micro_tokens == WHOLE_STEP:
+            return [
+                self._collate(rows[i : i + self._batch_size]) for i in range(0, len(rows), self._batch_size)
+            ]
         return [self._collate(part) for part in self._cut(rows, self._length, self._micro_tokens)]
 
     def facts(self) -> Mapping[str, float]:

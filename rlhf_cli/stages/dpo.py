@@ -252,7 +252,8 @@ def prepare(config: DpoConfig, cache: Path | None = None) -> tuple[Vocabulary, P
 
 def walk(config: DpoConfig, data: Prepared[EncodedPair], layout: Layout) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
-    micro_tokens = WHOLE_STEP if config.loss.type in NEEDS_WHOLE_BATCH else _micro_tokens(config)
+    whole = config.loss.type == "kto" or config.loss.type in NEEDS_WHOLE_BATCH  # means and orders over a step
+    micro_tokens = WHOLE_STEP if whole else _micro_tokens(config)
     return walk_pairs(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf_cli.config.sections import Train
-from rlhf_cli.data.loader import RowSource, epoch_order
+from rlhf_cli.data.loader import WHOLE_STEP, RowSource, epoch_order
 
 
 def walk(num_rows: int = 5, *, seed: int = 0, micro_tokens: int = 10**6, **train) -> RowSource:
@@ -67,6 +67,12 @@ def test_a_batch_larger_than_the_data_is_one_step() -> None:
 def test_steps_are_cut_by_the_token_budget() -> None:
     (step,) = steps(walk(5, batch_size=5, micro_tokens=20))
     assert [len(part) for part in step] == [2, 2, 1]
+
+
+def test_what_must_stay_whole_is_cut_into_steps_alone() -> None:
+    source = walk(5, batch_size=2, micro_tokens=WHOLE_STEP)
+    assert [len(step) for step in steps(source)] == [1, 1, 1]
+    assert source.micro_batches_of(range(5)) == [[0, 1], [2, 3], [4]]
 
 
 @given(
