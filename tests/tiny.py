@@ -193,3 +193,9 @@ def metrics_of(run_dir: RunDir) -> list[dict[str, float]]:
     """Read the metrics without the times of day."""
     rows = [json.loads(line) for line in run_dir.metrics.read_text().splitlines()]
     return [{name: value for name, value in row.items() if name != "time"} for row in rows]
+
+
+def rules_told(run: Run) -> list[str]:
+    """List the rules by which the doctor found a run to be wrong."""
+    events = [json.loads(line) for line in run.dir.events.read_text().splitlines()]
+    return [event["rule"] for event in events if event["kind"] == "doctor"]

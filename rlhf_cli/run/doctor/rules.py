@@ -30,10 +30,11 @@ def kl_runs_away(run: History) -> str | None:
 
 
 def kl_is_negative(run: History) -> str | None:
+    """See answers that the policy did not sample itself: over its own, this mean cannot be negative for long."""
     kl = run.newest("kl")
     if kl < -1.0:
         return (
-            f"KL is {kl:.1f} nats: the policy's answers are likelier under the reference, so sampling is off."
+            f"KL is {kl:.1f} nats: answers are likelier under the reference, so another policy sampled them."
         )
     return None
 
@@ -145,7 +146,7 @@ _LESS_FITTING = "train.epochs or optim.lr (lower), or add data"
 RULES = (
     Rule("kl_runs_away", "ppo", "kl", "ppo.kl.coef (higher), or set ppo.kl.target", kl_runs_away),
     Rule(
-        "kl_is_negative", "ppo", "kl", "rollout.temperature (to 1), train.precision (float32)", kl_is_negative
+        "kl_is_negative", "ppo", "kl", "rollout.tolerance (lower), or start the server anew", kl_is_negative
     ),
     Rule(
         "reward_hacks_length",
