@@ -63,8 +63,10 @@ def commands_of(page: Path) -> Iterator[Command]:
         first = text.count("\n", 0, block.start(1)) + 1
         for number, line in enumerate(block[1].splitlines(), first):
             for part in re.sub(r"\s#.*|\s&\s*(#.*)?$", "", line).split(" && "):
-                if part.strip():
-                    yield Command(name, number, part.strip(), in_block=True)
+                if part := re.sub(r"^\w+=\$\((.*)\)$", r"\1", part.strip()).partition(" | ")[
+                    0
+                ]:  # name=$(command | tail)
+                    yield Command(name, number, part, in_block=True)
     for code in re.finditer(r"`([^`]+)`", blank):
         words = code[1].replace("\\|", "|").split()
         if words and (words[0] in PROGRAMS or words[0].startswith("scripts/") or words[:1] == ["time"]):
@@ -91,8 +93,10 @@ def faults_in(command: Command) -> list[str]:
             return _faults_of_pip(what)
         case [script, *rest] if script.startswith("scripts/"):
             path = ROOT / script
-            if not path.is_file():
-                return [f"no file {script}"]
+            if not path.exists() or (rest and path.is_dir()):
+                return [f"no program {script}"]
+            if not rest:
+                return []
             near = path.parent.glob("*.py") if path.parent.name != "scripts" else []
             return _unknown_options(rest, [path, *near])
         case ["zoo/run.sh"]:
