@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("rlhf", "python", "pip")
 OPTION = re.compile(r"--?[a-z][\w-]*")
-PLACEHOLDER = re.compile(r"\b(?:[A-Z]{2,}|N)\b|[|\[]")  # RUN, DIR/sft, sft|dpo, [RUN...]
+PLACEHOLDER = re.compile(r"\b(?:[A-Z]{2,}|N)\b|[|\[$]")  # RUN, DIR/sft, sft|dpo, [RUN...], $job
 
 
 @dataclass(frozen=True)
