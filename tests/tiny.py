@@ -105,13 +105,15 @@ def make_tiny(folder: Path) -> Tiny:
     return Tiny(folder)
 
 
-def save_tiny_model(folder: Path, *, seed: int = 0, vocab_size: int = 300) -> Vocabulary:
+def save_tiny_model(
+    folder: Path, *, seed: int = 0, vocab_size: int = 300, hidden_size: int = 32, tied: bool = True
+) -> Vocabulary:
     """Write a random Llama of two layers with a byte-level tokenizer."""
     section = FromScratch(vocab_size=vocab_size, max_positions=64)
     vocabulary = make_vocabulary(section, [*PROMPTS, *ANSWERS, *WRONG])
     config = LlamaConfig(
-        vocab_size=len(vocabulary.tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=64, tie_word_embeddings=True, bos_token_id=None,
+        vocab_size=len(vocabulary.tokenizer), hidden_size=hidden_size, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, tie_word_embeddings=tied, bos_token_id=None,
         eos_token_id=vocabulary.stop_ids[0], pad_token_id=vocabulary.pad_id,
     )  # fmt: skip
     torch.manual_seed(seed)

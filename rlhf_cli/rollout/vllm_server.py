@@ -21,7 +21,7 @@ _CONNECT_SECONDS = 20.0
 _RESUME_SECONDS = 5.0
 """Longest wait for a server to resume after something went wrong: a scheduler that stops us gives half a minute."""
 _MOST_SEED = 2**63 - 1
-_LOG = "see the server's log"
+_LOG = "see the server's log; start it again if it has ended, then run the same command again"
 _START = "start it with scripts/vllm_server, which sets what is needed"
 
 T = TypeVar("T")

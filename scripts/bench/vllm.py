@@ -52,17 +52,17 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work.resolve() / "vllm"
     roots = {run.resolve(): work / run.resolve().name for run in arguments.runs}
+    timed: list[list[str]] = []
     for run, own in roots.items():
         untie(run / "sft" / "model", own / "sft")
-    first = next(iter(roots.values()))
-    with vllm_serving(first / "sft", arguments.env.resolve(), work / "server.log") as server:
-        for run, own in roots.items():
+        # Each seed has a vocabulary of its own, so no server serves two of them.
+        with vllm_serving(own / "sft", arguments.env.resolve(), own / "server.log") as server:
             for engine in ENGINES:
                 train(run, own, engine, server.url)
-        timed = list(speeds(*next(iter(roots.items())), server.url))
+            timed += speeds(run, own, server.url)
     print(markdown(HEADER, [row for run, own in roots.items() for row in rows_of(run, own)]))
     print(markdown(("run", "engine", "reward of each iteration"), list(curves(roots))))
-    print(markdown(("engine", "sampled tokens/s", "lowest to highest"), timed))
+    print(markdown(("run", "engine", "sampled tokens/s", "lowest to highest"), timed))
 
 
 def train(run: Path, own: Path, engine: str, url: str) -> None:
@@ -165,8 +165,8 @@ def speeds(run: Path, own: Path, url: str) -> Iterable[list[str]]:
             rates[name].append(sum(len(a.token_ids) for a in answers) / (time.perf_counter() - began))
             if number == 0:
                 rates[name].clear()
-    for name, column_ in rates.items():
-        yield [name, f"{median(column_):.0f}", f"{min(column_):.0f} to {max(column_):.0f}"]
+    for name, seen in rates.items():
+        yield [own.name, name, f"{median(seen):.0f}", f"{min(seen):.0f} to {max(seen):.0f}"]
 
 
 def seed_of(run: Path) -> int:

@@ -1,10 +1,12 @@
 """A vLLM server of one's own, started by scripts/vllm_server and ended with the block."""
 
+import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,12 @@ class VllmProcess:
     url: str
     process: "subprocess.Popen[bytes]"
 
+    def kill(self) -> None:
+        """Kill the server and its workers, which would outlive it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
 
 def free_port() -> int:
     """Find a port of this machine that nobody listens on."""
@@ -34,25 +42,32 @@ def vllm_serving(model: Path, env: Path, log: Path, *, port: int | None = None) 
     """Serve `model` from the environment `env`, output into `log`. Raises RuntimeError when it does not come up."""
     port = port or free_port()
     command = [str(_SCRIPT), str(model), "--env", str(env), "--port", str(port)]
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    server = VllmProcess(f"http://127.0.0.1:{port}", process)
     try:
-        yield _wait_for(VllmProcess(f"http://127.0.0.1:{port}", process), log)
+        _wait_for(server, log)
+        yield server
     finally:
         process.terminate()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        server.kill()
 
 
-def _wait_for(server: VllmProcess, log: Path) -> VllmProcess:
+def _wait_for(server: VllmProcess, log: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and server.process.poll() is None:
         try:
             if httpx.get(f"{server.url}/health", timeout=5, trust_env=False).status_code == 200:
-                return server
+                return
         except httpx.HTTPError:
             time.sleep(0.5)
     tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
