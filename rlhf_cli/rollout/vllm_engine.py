@@ -66,18 +66,13 @@ class VllmEngine:
         self._autocast = autocast
         self._session = secrets.token_hex(4)  # a server that another run has used must not pass for ours
         self._version = ""
+        self._iteration: int | None = None
 
     def refresh(self, iteration: int) -> None:
         """Hand the policy's weights over, unless those of `iteration` are there already, and prove that it worked."""
-        version = f"{self._session}-{iteration}"
-        if version == self._version:
-            return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        folder = self._folder / version
-        write_weights(self._policy, folder)
-        self._server.load_weights(folder.resolve(), version)
-        self._version = version
-        self._prove()
+        if iteration != self._iteration:
+            self._version = self._hand_over(iteration)
+            self._iteration = iteration
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
@@ -86,19 +81,35 @@ class VllmEngine:
 
         Raises UnavailableError when the server fails or other weights have answered, Preempted when asked to stop.
         """
+        return self._generate_from(self._version, prompts, sampling, seeds)
+
+    def _hand_over(self, iteration: int) -> str:
+        """Have the server take the policy's weights, prove that it did, and return what it calls them."""
+        version = f"{self._session}-{iteration}"
+        shutil.rmtree(self._folder, ignore_errors=True)
+        folder = self._folder / version
+        write_weights(self._policy, folder)
+        self._server.load_weights(folder.resolve(), version)
+        self._prove(version)
+        return version
+
+    def _generate_from(
+        self, version: str, prompts: Sequence[Sequence[int]], sampling: Sampling, seeds: Sequence[int]
+    ) -> list[Completion]:
         sampled = self._server.generate(prompts, sampling, seeds)
         versions = frozenset[str]().union(*(one.versions for one in sampled))
-        if versions - {self._version}:
+        if versions - {version}:
             raise UnavailableError(
-                f"weights {', '.join(sorted(versions))} have answered, not {self._version}",
+                f"weights {', '.join(sorted(versions))} have answered, not {version}",
                 where=self._server.url,
                 fix="let no other run use this server, then run the same command again",
             )
         return [one.completion for one in sampled]
 
-    def _prove(self) -> None:
+    def _prove(self, version: str) -> None:
         sampling = Sampling(_PROOF_TEMPERATURE, 1.0, _PROOF_TOKENS, self._policy.vocabulary.stop_ids)
-        answers = self.generate(self._proof_prompts, sampling, range(len(self._proof_prompts)))
+        seeds = range(len(self._proof_prompts))
+        answers = self._generate_from(version, self._proof_prompts, sampling, seeds)
         rows = [
             EncodedText(
                 [*prompt, *answer.token_ids],

@@ -237,14 +237,21 @@ def _in_short(text: str) -> str:
 
 
 def _read(reply: Mapping[str, Any], sampling: Sampling) -> Sampled:
-    """Read a completion; ids and log-probs must be of one length, and stop where they were to."""
+    """Read a completion; ids and log-probs must be of one length, and stop where they were to, no earlier."""
     choice = reply["choices"][0]
     token_ids = tuple(int(token) for token in choice["token_ids"])
     logprobs = tuple(float(item["logprob"]) for item in choice["logprobs"]["content"])
     finished = choice["finish_reason"] == "stop"
-    if not token_ids or len(token_ids) != len(logprobs) or len(token_ids) > sampling.max_new_tokens:
+    versions = frozenset(str(part["version"]) for part in choice["weight_versions"])
+    if not token_ids or len(token_ids) != len(logprobs):
         raise ValueError(f"{len(token_ids)} tokens with {len(logprobs)} log-probs")
     if finished != (token_ids[-1] in sampling.stop_ids):
         raise ValueError(f"finish_reason is {choice['finish_reason']}, the last token {token_ids[-1]}")
-    versions = frozenset(str(part["version"]) for part in choice["weight_versions"])
+    if not finished and len(token_ids) != sampling.max_new_tokens:
+        raise ValueError(
+            f"an answer ends after {len(token_ids)} of {sampling.max_new_tokens} tokens "
+            f"({choice['finish_reason']}); --max-model-len may be too small"
+        )
+    if not versions:
+        raise ValueError("no version of the weights")
     return Sampled(Completion(token_ids, logprobs, finished), versions)

@@ -90,6 +90,7 @@ def test_weights_are_handed_over_once_for_each_iteration(tiny: Tiny, work: Path)
         ({"top_p": 0.9}, "nats off the policy's after a hand-over"),
         ({"forgets_version": True}, "right after it was given"),
         ({"raw_logprobs": True}, "processed_logprobs"),
+        ({"max_length": 12}, "of 16 tokens (length); --max-model-len may be too small"),
         ({"dies_after": 1}, "HTTP 500"),
         ({"no_dev_mode": True}, "development mode"),
     ],

@@ -22,8 +22,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-MAX_LENGTH = 512
-
 
 @dataclass
 class StandIn:
@@ -37,6 +35,7 @@ class StandIn:
     forgets_version  goes on with the old version
     dies_after       answers that many prompts, then 500 for ever
     holds_load       takes new weights for the n-th time (from 0) only when `load_may_end` is set
+    max_length       has room for that many tokens, and cuts answers short without a word
     no_dev_mode      has no routes that replace weights
     """
 
@@ -51,6 +50,7 @@ class StandIn:
     holds_load: int | None = None
     forgets_version: bool = False
     dies_after: int | None = None
+    max_length: int = 512
     no_dev_mode: bool = False
     num_answers: int = 0
     loaded: list[str] = field(default_factory=list)
@@ -141,8 +141,8 @@ class StandIn:
             return refusal(400, "List should have at least 1 item after validation, not 0")
         if bad := [i for i in ids if i >= self.model.config.vocab_size]:
             return refusal(400, f"Token id {bad[0]} is out of vocabulary")
-        if len(ids) > MAX_LENGTH:
-            return refusal(400, f"The decoder prompt (length {len(ids)}) is longer than {MAX_LENGTH}")
+        if len(ids) > self.max_length:
+            return refusal(400, f"The decoder prompt (length {len(ids)}) is longer than {self.max_length}")
         self.running.wait()
         if self.is_dead:
             return refusal(500, "EngineCore encountered an issue.")
@@ -155,7 +155,8 @@ class StandIn:
         stop_ids = parameters.get("stop_token_ids", [])
         tokens: list[int] = []
         content: list[dict[str, Any]] = []
-        while len(tokens) < parameters["max_tokens"] and not (tokens and tokens[-1] in stop_ids):
+        room = min(parameters["max_tokens"], self.max_length - len(ids))
+        while len(tokens) < room and not (tokens and tokens[-1] in stop_ids):
             logits = self.model(torch.tensor([ids + tokens])).logits[0, -1].float()
             hot = cut((logits / (self.temperature or parameters["temperature"])).log_softmax(-1), self.top_p)
             token = int(torch.multinomial(hot.exp(), 1, generator=generator))
