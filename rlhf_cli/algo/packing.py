@@ -16,21 +16,27 @@ that has no other answer beside it may be all prompt: sizes [[5], [7]] are two p
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+SHAPE_STEP = 64
+"""Sizes are rounded up to a multiple of this: a CPU compiles its bf16 products for each shape, and keeps them."""
 
 Sizes = Sequence[Sequence[int]]
 """For each prompt its number of tokens, then that of each of its answers."""
 
 
 def pack(flat_ids: Tensor, sizes: Sizes) -> dict[str, Tensor]:
-    """Name what a model is called with: tokens that lie end to end [N] -> one row [1, N].
+    """Name what a model is called with: tokens that lie end to end [N] -> one row [1, M].
 
-    The layout goes where a model expects an attention mask of four dimensions, which it hands on untouched.
+    M is N rounded up: tokens that nobody reads, a text of their own, fill the row, so that few shapes occur. The
+    layout goes where a model expects an attention mask of four dimensions, which it hands on untouched.
     """
+    num_fillers = -len(flat_ids) % SHAPE_STEP
     return {
-        "input_ids": flat_ids[None],
-        "position_ids": positions(sizes).to(flat_ids.device),
-        "attention_mask": layout_of(sizes),
+        "input_ids": F.pad(flat_ids, (0, num_fillers))[None],
+        "position_ids": F.pad(positions(sizes), (0, num_fillers)).to(flat_ids.device),
+        "attention_mask": layout_of([*sizes, [num_fillers]] if num_fillers else sizes),
     }
 
 

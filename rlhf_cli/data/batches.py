@@ -43,7 +43,8 @@ class AnswerBatch:
 
     What is read from the R x T outputs is the same in both, in the same order; indices count them row by row:
     predictor_index [N] is where token `target_ids` [N] is predicted, `answer_index` [N] names the answer it belongs
-    to, `last_index` [A] is the last token of each answer.
+    to, `last_index` [A] is the last token of each answer. `num_read` counts the tokens the model reads, prompts too,
+    padding not.
     """
 
     inputs: Mapping[str, Tensor]
@@ -51,18 +52,13 @@ class AnswerBatch:
     target_ids: Tensor
     answer_index: Tensor
     last_index: Tensor
+    num_read: int
     origins: tuple[str, ...]
 
     @property
     def num_tokens(self) -> Tensor:
         """Count the labelled tokens of each answer -> [A]."""
         return torch.bincount(self.answer_index, minlength=len(self.last_index))
-
-    @property
-    def num_read(self) -> int:
-        """Count the tokens the model reads, prompts too and padding not."""
-        packed = "position_ids" in self.inputs
-        return self.inputs["input_ids"].numel() if packed else int(self.inputs["attention_mask"].sum())
 
     def to(self, device: torch.device) -> "AnswerBatch":
         """Move the tensors to `device`; the layout of packed rows stays on the CPU, where attention reads it."""
@@ -76,6 +72,7 @@ class AnswerBatch:
             self.target_ids.to(device),
             self.answer_index.to(device),
             self.last_index.to(device),
+            self.num_read,
             self.origins,
         )
 
@@ -128,6 +125,7 @@ def collate_plain(answers: Sequence[EncodedText], pad_id: int) -> AnswerBatch:
         target_ids=rows.input_ids[row, column + 1],
         answer_index=row,
         last_index=torch.arange(len(answers)) * width + lengths - 1,
+        num_read=int(lengths.sum()),
         origins=rows.origins,
     )
 
@@ -154,6 +152,7 @@ def collate_packed(answers: Sequence[EncodedText]) -> AnswerBatch:
         target_ids=input_ids[targets],
         answer_index=torch.bucketize(targets, ends, right=True),
         last_index=ends - 1,
+        num_read=len(input_ids),
         origins=tuple(answer.origin for answer in answers),
     )
 

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from rlhf_cli.algo.tensors import entropy, shift_logprobs
 from rlhf_cli.config.sections import Critic as CriticSection
 from rlhf_cli.config.sections import Model
 from rlhf_cli.models.device import Autocast, autocast_for, disable_dropout, num_parameters
 from rlhf_cli.models.heads import Critic, RewardModel, ValueHead, open_critic
 from rlhf_cli.models.load import LoadedModel, load_frozen, load_reference
 from rlhf_cli.models.locate import locate
-from rlhf_cli.models.scoring import head_on, logprobs_at
+from rlhf_cli.models.scoring import logprobs_and_entropy_at, logprobs_at
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -78,16 +77,15 @@ class ActorCritic:
 
         `inputs` is what the models are called with, in whatever layout; positions are counted row by row.
         """
-        model = self.policy.model
-        with self.autocast():
-            with head_on(model, predictor_index), _head_inputs(model) as states:
-                logits: Tensor = model(**inputs, use_cache=False).logits
-            values = self.critic(states[0]) if isinstance(self.critic, ValueHead) else None
-        return Judged(
-            shift_logprobs(logits, target_ids, temperature=self._temperature),
-            values,
-            entropy(logits, temperature=self._temperature) if with_entropy else None,
-        )
+        model, asked = self.policy.model, (inputs, predictor_index, target_ids)
+        with self.autocast(), _head_inputs(model) as states:
+            if with_entropy:
+                logprobs, entropies = logprobs_and_entropy_at(model, *asked, temperature=self._temperature)
+            else:
+                logprobs, entropies = logprobs_at(model, *asked, temperature=self._temperature), None
+            own_head = self.critic if isinstance(self.critic, ValueHead) else None
+            values = own_head(states[0].index_select(0, predictor_index)) if own_head else None
+        return Judged(logprobs, values, entropies)
 
     def values(self, inputs: Mapping[str, Tensor], predictor_index: Tensor) -> Tensor:
         """Ask a critic of its own about the states after the positions `predictor_index` [N] -> [N]."""
@@ -118,10 +116,10 @@ class ActorCritic:
 
 @contextmanager
 def _head_inputs(model: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Collect the hidden states [N, D] that reach the language-model head."""
+    """Collect what comes out of the model's body, row by row [T, D], at each call; some of it reaches the head."""
     states: list[Tensor] = []
     handle = model.get_output_embeddings().register_forward_pre_hook(
-        lambda _, inputs: states.append(inputs[0])
+        lambda _, inputs: states.append(inputs[0].flatten(0, 1))
     )
     try:
         yield states

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlhf_cli.algo.tensors import entropy, shift_logprobs
-from rlhf_cli.models.packing import can_pack, unpad
+from rlhf_cli.models.packing import can_pack, rounded_up, unpad
 
 MOST_LOGITS = 2**25  # that exist at once, in fp32 128 MiB; up to here nothing is computed twice
 
@@ -31,9 +31,8 @@ def logprobs_at(
 
     `inputs` is what the model is called with, in whatever layout.
     """
-    return torch.cat(
-        [logprobs for logprobs, _ in _read(model, inputs, predictor_index, target_ids, temperature)]
-    )
+    parts = _read(model, inputs, rounded_up(predictor_index), rounded_up(target_ids), temperature)
+    return torch.cat([logprobs for logprobs, _ in parts])[: len(target_ids)]
 
 
 def logprobs_and_entropy_at(
@@ -45,8 +44,10 @@ def logprobs_and_entropy_at(
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Give log-probs [N] as above, and the detached entropy [N] in nats of each predicting distribution."""
-    parts = list(_read(model, inputs, predictor_index, target_ids, temperature, with_entropy=True))
-    return torch.cat([logprobs for logprobs, _ in parts]), torch.cat([entropies for _, entropies in parts])
+    rounded = rounded_up(predictor_index), rounded_up(target_ids)
+    parts = list(_read(model, inputs, *rounded, temperature, with_entropy=True))
+    logprobs, entropies = (torch.cat(column)[: len(target_ids)] for column in zip(*parts, strict=True))
+    return logprobs, entropies
 
 
 def labelled_logprobs(
@@ -62,20 +63,6 @@ def labelled_logprobs(
     A label on the first token of a row has nothing that predicts it; callers mask it out.
     """
     return logprobs_at(
-        model, *_flattened(model, input_ids, attention_mask, loss_mask), temperature=temperature
-    )
-
-
-def labelled_logprobs_and_entropy(
-    model: PreTrainedModel,
-    input_ids: Tensor,
-    attention_mask: Tensor,
-    loss_mask: Tensor,
-    *,
-    temperature: float,
-) -> tuple[Tensor, Tensor]:
-    """Give log-probs [N] as above, and the detached entropy [N] in nats of each predicting distribution."""
-    return logprobs_and_entropy_at(
         model, *_flattened(model, input_ids, attention_mask, loss_mask), temperature=temperature
     )
 

@@ -6,6 +6,8 @@ import time
 
 import torch
 
+from rlhf_cli.models.device import pick_device
+
 SIZES = {"cpu": 2048, "gpu": 8192}
 ROUNDS = 12
 
@@ -15,6 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=SIZES, default="cpu")
     device = parser.parse_args().device
+    pick_device()  # the peak is that of the library which the stages use
     torch.backends.cuda.matmul.allow_tf32 = False
     peaks = {
         str(dtype).removeprefix("torch."): measure_peak(dtype, SIZES[device], device)

@@ -31,10 +31,16 @@ def test_the_layout_has_the_shape_of_a_mask() -> None:
     assert str(layout.dtype) == "torch.int32"
 
 
-def test_a_model_gets_tokens_positions_and_the_layout() -> None:
+def test_a_model_gets_tokens_positions_and_the_layout_in_one_of_few_sizes() -> None:
     inputs = pack(torch.tensor([7, 8, 9]), [[1, 1, 1]])
     assert {name: tensor.tolist() for name, tensor in inputs.items()} == {
-        "input_ids": [[7, 8, 9]],
-        "position_ids": [[0, 1, 1]],
-        "attention_mask": [[[[1, 1, 1]]]],
+        "input_ids": [[7, 8, 9] + [0] * 61],
+        "position_ids": [[0, 1, 1] + [0] * 61],
+        "attention_mask": [[[[1, 1, 1], [61, 0, 0]]]],
     }
+
+
+def test_a_row_of_full_size_is_not_filled() -> None:
+    inputs = pack(torch.arange(128), [[100, 28]])
+    assert inputs["input_ids"].tolist() == [list(range(128))]
+    assert inputs["attention_mask"].tolist() == [[[[100, 28]]]]

@@ -46,9 +46,11 @@ PACKED, PLAIN = Layout(PAD, packed=True), Layout(PAD, packed=False)
 
 def test_a_packed_pair_has_its_prompt_once() -> None:
     answers = PACKED.collate_pairs([ONE, OTHER]).answers
-    assert answers.inputs["input_ids"].tolist() == [[1, 2, 3, 10, 11, 20, 21, 22, 5, 6, 7, 8, 9]]
-    assert answers.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 1, 2, 3]]
-    assert answers.inputs["attention_mask"].tolist() == [[[[3, 2, 3], [1, 1, 3]]]]
+    fillers = [0] * (64 - 13)
+    assert answers.inputs["input_ids"].tolist() == [[1, 2, 3, 10, 11, 20, 21, 22, 5, 6, 7, 8, 9, *fillers]]
+    assert answers.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 1, 2, 3, *fillers]]
+    assert answers.inputs["attention_mask"].tolist() == [[[[3, 2, 3], [1, 1, 3], [51, 0, 0]]]]
+    assert answers.num_read == 13
     assert answers.predictor_index.tolist() == [2, 3, 2, 5, 6, 8, 8, 10, 11]
     assert answers.last_index.tolist() == [4, 7, 9, 12]
     assert set(answers.inputs) == {"input_ids", "attention_mask", "position_ids"}
@@ -91,8 +93,8 @@ def test_batches_move_but_for_the_packed_layout(layout: Layout) -> None:
 
 def test_prompts_that_differ_are_not_shared() -> None:
     answers = collate_packed([row(1, 2, 10, num_prompt=2), row(1, 3, 11, num_prompt=2)])
-    assert answers.inputs["input_ids"].tolist() == [[1, 2, 10, 1, 3, 11]]
-    assert answers.inputs["attention_mask"].tolist() == [[[[2, 1], [2, 1]]]]
+    assert answers.inputs["input_ids"][0, :6].tolist() == [1, 2, 10, 1, 3, 11]
+    assert answers.inputs["attention_mask"].tolist() == [[[[2, 1], [2, 1], [58, 0]]]]
     assert answers.predictor_index.tolist() == [1, 4]
 
 
@@ -107,7 +109,7 @@ def test_nothing_predicts_a_first_token_without_a_prompt() -> None:
 def test_lengths_are_those_of_the_layout() -> None:
     assert [PACKED.length_of_pair(pair) for pair in (ONE, OTHER)] == [8, 5]
     assert [PLAIN.length_of_pair(pair) for pair in (ONE, OTHER)] == [12, 8]
-    assert PACKED.collate_pairs([ONE, OTHER]).answers.inputs["input_ids"].numel() == 8 + 5
+    assert PACKED.collate_pairs([ONE, OTHER]).answers.num_read == 8 + 5
     assert [len(part) for part in PACKED.cut([ONE, OTHER], PACKED.length_of_pair, 13)] == [2]
     assert [len(part) for part in PLAIN.cut([ONE, OTHER], PLAIN.length_of_pair, 20)] == [1, 1]
 

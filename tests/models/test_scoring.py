@@ -11,7 +11,7 @@ from rlhf_cli.config.sections import Loop, Lora
 from rlhf_cli.models import scoring
 from rlhf_cli.models.device import set_up_training
 from rlhf_cli.models.load import wrap_lora
-from rlhf_cli.models.scoring import labelled_logprobs, labelled_logprobs_and_entropy, row_of_label
+from rlhf_cli.models.scoring import labelled_logprobs, logprobs_and_entropy_at, row_of_label
 
 IDS = torch.randint(2, 258, (3, 12), generator=torch.Generator().manual_seed(5))
 LENGTHS = torch.tensor([[12], [7], [9]])
@@ -42,6 +42,14 @@ def with_adapters() -> PreTrainedModel:
     return wrapped
 
 
+def logprobs_and_entropy(model: PreTrainedModel, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """Ask for the labelled tokens, where they lie in the padded rows."""
+    row, column = LABELS[:, 1:].nonzero().unbind(1)
+    index, ids = row * IDS.shape[1] + column, IDS[:, 1:][LABELS[:, 1:]]
+    inputs = {"input_ids": IDS, "attention_mask": ATTENTION}
+    return logprobs_and_entropy_at(model, inputs, index, ids, temperature=temperature)
+
+
 def test_labelled_logprobs_are_those_of_the_full_logits(model: PreTrainedModel) -> None:
     expected, _ = full_logprobs(model)
     with torch.no_grad():
@@ -51,7 +59,7 @@ def test_labelled_logprobs_are_those_of_the_full_logits(model: PreTrainedModel) 
 
 
 def test_temperature_and_entropy(model: PreTrainedModel) -> None:
-    logprobs, entropy = labelled_logprobs_and_entropy(model, IDS, ATTENTION, LABELS, temperature=0.7)
+    logprobs, entropy = logprobs_and_entropy(model, temperature=0.7)
     expected, expected_entropy = full_logprobs(model, 0.7)
     torch.testing.assert_close(logprobs.detach(), expected, rtol=0, atol=3e-6)
     torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-5)
@@ -107,7 +115,7 @@ def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("few_at_once")
 def test_log_probs_and_entropies_in_parts(model: PreTrainedModel) -> None:
-    logprobs, entropy = labelled_logprobs_and_entropy(model, IDS, ATTENTION, LABELS, temperature=0.7)
+    logprobs, entropy = logprobs_and_entropy(model, temperature=0.7)
     expected, expected_entropy = full_logprobs(model, 0.7)
     torch.testing.assert_close(logprobs.detach(), expected, rtol=0, atol=3e-6)
     torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-5)
@@ -140,4 +148,4 @@ def test_logits_in_parts_are_never_all_there(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(scoring, "shift_logprobs", watched)
     labelled_logprobs(build(), IDS, ATTENTION, LABELS).sum().backward()
     assert max(sizes) == 5 * VOCAB
-    assert len(sizes) == 2 * 4  # forward, and once more in the backward pass
+    assert len(sizes) == 2 * 13  # 16 labels in 64 places; forward, and once more in the backward pass
