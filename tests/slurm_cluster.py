@@ -15,7 +15,7 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun")
 DONE = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
 
-# No accounting, no munge, no cgroups. A job of partition `high` sends those of `batch` away after GraceTime.
+# No accounting, no munge, no cgroups. A job of `high` sends others away: those of `batch` may take GraceTime.
 _CONF = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -43,13 +43,14 @@ SelectTypeParameters=CR_Core
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
 ReturnToService=2
-KillWait=10
+KillWait=120
 MinJobAge=3600
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 State=UNKNOWN
 PartitionName=DEFAULT Nodes={host} MaxTime=INFINITE State=UP OverSubscribe=EXCLUSIVE
 PartitionName=batch Default=YES PriorityTier=1 GraceTime=300
+PartitionName=poor PriorityTier=1 GraceTime=0
 PartitionName=high PriorityTier=10 PreemptMode=OFF
 """
 
@@ -86,12 +87,15 @@ class Cluster:
         return Job(facts["JobState"], facts["ExitCode"], int(facts["Restarts"]), facts["Reason"])
 
     def wait_for_requeue(self, number: int, times: int) -> None:
-        """Wait until a job is back in the queue, and have it start at once instead of in two minutes."""
+        """Wait until a job is back in the queue, and have it start in two seconds instead of two minutes.
+
+        In the second in which its credential was revoked, the node would refuse to start it.
+        """
         wait_until(
             lambda: self.job(number).state == "PENDING" and self.job(number).restarts == times,
             f"job {number} is not requeued",
         )
-        self.run("scontrol", "update", f"JobId={number}", "StartTime=now")
+        self.run("scontrol", "update", f"JobId={number}", "StartTime=now+2")
 
     def wait_for_end(self, number: int) -> Job:
         wait_until(lambda: self.job(number).state in DONE, f"job {number} has not ended")

@@ -1,7 +1,6 @@
 """What `rlhf launch` hands in, run by a real Slurm of one node that the tests start themselves."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from tiny import Settings, Tiny
 from rlhf_cli.run.directory import RunDir
 from rlhf_cli.run.manifest import read_manifest
 from rlhf_cli.tools.slurm import Resources, Step, chain_files, write_scripts
+from scripts.slurm import write
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(what_is_missing()), reason=what_is_missing())]
 
@@ -79,6 +79,7 @@ def five_stages(tiny: Tiny) -> dict[str, Settings]:
     }
 
 
+@pytest.mark.timeout(1200)
 def test_a_chain_is_preempted_twice_and_runs_to_its_end(cluster: Cluster, work: Path, tiny: Tiny):
     (work / "hold.py").write_text(HOLD)
     stages = five_stages(tiny)
@@ -118,20 +119,35 @@ def test_a_stage_that_fails_stops_the_chain(cluster: Cluster, work: Path, tiny: 
     assert not (work / "dpo").exists()
 
 
+def with_programs(cluster: Cluster, folder: Path, rlhf: str) -> Cluster:
+    """Give a cluster whose jobs find `rlhf` before the real one."""
+    folder.mkdir()
+    (folder / "rlhf").write_text(rlhf)
+    (folder / "rlhf").chmod(0o755)
+    return Cluster(cluster.environment | {"PATH": f"{folder}:{cluster.environment['PATH']}"})
+
+
+def wait_for_both(work: Path, *, attempt: int) -> None:
+    wanted = {f"started-{attempt}-{process}" for process in (0, 1)}
+    wait_until(lambda: wanted <= {path.name for path in work.iterdir()}, "two processes do not run")
+
+
 @pytest.fixture
-def waiting(cluster: Cluster, work: Path) -> tuple[list[int], Path]:
+def partition() -> str:
+    return "batch"
+
+
+@pytest.fixture
+def waiting(cluster: Cluster, work: Path, partition: str) -> tuple[list[int], Path]:
     """Two jobs of two processes each: one that waits for a signal, and a collection behind it."""
-    programs = work / "bin"
-    programs.mkdir()
-    (programs / "rlhf").write_text(WAITING)
-    (programs / "rlhf").chmod(0o755)
+    told = with_programs(cluster, work / "bin", WAITING)
     steps = [Step("sft", "a.yaml"), Step("collect", "b.yaml")]
     resources = Resources(processes_per_node=2, max_requeues=1, options=("comment=it's two",))
     write_scripts(chain_files(work / "slurm", steps, resources, root=work))
-    path = f"{programs}:{cluster.environment['PATH']}"
-    said = Cluster(cluster.environment | {"PATH": path}).run("slurm/submit.sh", cwd=work)
+    said = told.run("slurm/submit.sh", f"--partition={partition}", cwd=work)
     jobs = [int(job) for job in said.split()]
-    wait_until(lambda: (work / "started-0-1").exists() and (work / "started-0-0").exists(), "nothing runs")
+    wait_for_both(work, attempt=0)
+    assert "Comment=it's two" in cluster.run("scontrol", "show", "job", str(jobs[0]))
     return jobs, work
 
 
@@ -142,50 +158,47 @@ def test_75_of_many_processes_requeues_the_job_as_often_as_it_may(
     cluster.run("scancel", "--signal=USR2", str(job))
     cluster.wait_for_requeue(job, 1)
     assert cluster.job(behind).state == "PENDING"
-    wait_until(
-        lambda: (work / "started-1-1").exists() and (work / "started-1-0").exists(), "it does not go on"
-    )
+    wait_for_both(work, attempt=1)
     cluster.run("scancel", "--signal=USR2", str(job))
     end = cluster.wait_for_end(job)
     assert (end.state, end.exit_code, end.restarts) == ("FAILED", "75:0", 1)
     assert cluster.wait_for_end(behind).state == "CANCELLED"
-    assert "requeue 1 of 1" in log_of(work, job)
+    assert "that was done 1 times" in log_of(work, job)
 
 
 def test_a_job_that_somebody_cancels_stays_cancelled(cluster: Cluster, waiting: tuple[list[int], Path]):
     (job, behind), work = waiting
     cluster.run("scancel", str(job))
-    wait_until(lambda: "not requeued from here" in log_of(work, job), "the script has not ended")
+    wait_until(lambda: "not requeued: " in log_of(work, job), "the script has not ended")
     assert [cluster.wait_for_end(it).state for it in (job, behind)] == ["CANCELLED", "CANCELLED"]
     assert cluster.job(job).restarts == 0
 
 
-def test_a_job_that_slurm_requeues_is_not_requeued_again(cluster: Cluster, waiting: tuple[list[int], Path]):
+@pytest.mark.parametrize("partition", ["poor"])
+def test_a_job_that_slurm_preempts_and_requeues_by_itself_goes_on(
+    cluster: Cluster, waiting: tuple[list[int], Path]
+):
     (job, behind), work = waiting
-    cluster.run("scontrol", "requeue", str(job))
+    cluster.run("sbatch", "--partition=high", "--wrap=true", cwd=work)
     cluster.wait_for_requeue(job, 1)
-    wait_until(
-        lambda: (work / "started-1-1").exists() and (work / "started-1-0").exists(), "it does not go on"
-    )
-    assert "1 of 1" not in log_of(work, job)
+    wait_for_both(work, attempt=1)
+    assert cluster.job(behind).state == "PENDING"
     cluster.run("scancel", str(job))
     assert [cluster.wait_for_end(it).state for it in (job, behind)] == ["CANCELLED", "CANCELLED"]
 
 
-def test_a_collection_is_one_process_on_a_job_of_two(cluster: Cluster, waiting: tuple[list[int], Path]):
-    (job, _), work = waiting
-    cluster.run("scancel", str(job))
-    number = subprocess.run(
-        ["sbatch", "--parsable", "slurm/stage.sbatch", "collect", "b.yaml"],
-        cwd=work,
-        env=cluster.environment | {"PATH": f"{work}/bin:{cluster.environment['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    cluster.wait_for_end(job)
-    for path in work.glob("started-*"):
-        path.unlink()
-    end = cluster.wait_for_end(int(number))
-    assert end.state == "COMPLETED", log_of(work, int(number))
+def test_the_chain_of_the_repository_runs_its_stages_in_order(cluster: Cluster, work: Path):
+    told = with_programs(cluster, work / "bin", f'#!/bin/sh\ntest -f "$3" && echo "$1 $3" >> {work}/ran')
+    jobs = told.run(str(write.HERE / "chain.sh"), f"--output={work}/%x.log").split()
+    assert [cluster.wait_for_end(int(job)).state for job in jobs] == ["COMPLETED"] * 6
+    assert (work / "ran").read_text().splitlines() == [f"{step.stage} {step.file}" for step in write.CHAIN]
+
+
+def test_a_collection_is_one_process_on_a_job_of_two(cluster: Cluster, work: Path):
+    told = with_programs(cluster, work / "bin", WAITING)
+    write_scripts(
+        chain_files(work / "slurm", [Step("collect", "b.yaml")], Resources(processes_per_node=2), root=work)
+    )
+    job = int(told.run("slurm/submit.sh", cwd=work))
+    assert cluster.wait_for_end(job).state == "COMPLETED", log_of(work, job)
     assert [path.name for path in work.glob("started-*")] == ["started-0-0"]

@@ -58,7 +58,7 @@ def test_an_interrupted_job_is_requeued_at_most_so_often(
     done = run_job(tmp_path)
     assert done.returncode == 75
     assert ("scontrol|requeue|40041" in lines_of(calls, "scontrol")) is is_requeued
-    assert ("not requeued from here" in done.stderr) is not is_requeued
+    assert ("not requeued: " in done.stderr) is not is_requeued
 
 
 def test_a_job_may_be_told_never_to_requeue(tmp_path: Path, calls: Path, monkeypatch):
