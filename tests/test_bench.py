@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from tiny import save_tiny_model
+from transformers import AutoModelForCausalLM
 
 from scripts.bench.compare import compare, load, save
 from scripts.bench.flops import Row, Shape, forward, useful_flops
 from scripts.bench.process import Usage, run_measured
 from scripts.bench.sides import Case, Sample, our_config, read_run, their_spec
 from scripts.bench.table import Comparison, cells_of, comparison_table, markdown, spread
+from scripts.bench.vllm import untie
 
 # One block: 4 x 4 for each of q and o, 2 x 4 for each of k and v, 3 x 4 x 6 in the MLP.
 TOY = Shape(hidden_size=4, intermediate_size=6, num_layers=1, vocab_size=10, kv_size=2)
@@ -170,3 +174,13 @@ def test_work_is_counted_over_all_passes(world: Path):
     assert (told.num_examples, told.num_tokens) == (2, 10)
     assert told.useful_flops == useful_flops("ppo", TOY, rows, epochs=4)
     assert told.held_out == (None, None)
+
+
+def test_untied_embeddings_compute_the_same(tmp_path: Path):
+    save_tiny_model(tmp_path / "tied")
+    untie(tmp_path / "tied", tmp_path / "untied")
+    tied, untied = (AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("tied", "untied"))
+    ids = torch.arange(40)[None]
+    assert torch.equal(tied(ids).logits, untied(ids).logits)
+    assert not untied.config.tie_word_embeddings
+    assert untied.lm_head.weight.data_ptr() != untied.model.embed_tokens.weight.data_ptr()

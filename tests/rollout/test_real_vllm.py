@@ -51,8 +51,13 @@ def settings_for(tiny: Tiny, model: Path, url: str, run_dir: str) -> Settings:
     )
 
 
-def test_every_answer_is_as_likely_there_as_here(tiny: Tiny, work: Path, model: Path, server: VllmProcess):
-    run = run_stage("ppo", settings_for(tiny, model, server.url, "whole"), work)
+@pytest.mark.parametrize("lora", [None, {"rank": 4}])
+def test_every_answer_is_as_likely_there_as_here(
+    tiny: Tiny, work: Path, model: Path, server: VllmProcess, lora: Settings | None
+):
+    settings = settings_for(tiny, model, server.url, "whole")
+    settings["model"]["lora"] = lora
+    run = run_stage("ppo", settings, work)
     mismatches = column(run.dir, "rollout_mismatch_max")  # over all tokens after each hand-over
     assert len(mismatches) >= 4
     assert max(mismatches) < 1e-4
