@@ -291,8 +291,12 @@ def test_python_m_is_the_same_program():
     assert json.loads(done.stdout)["exit_code"] == 2
 
 
-def test_a_launcher_of_many_processes_is_refused(rlhf, stage, config, monkeypatch):
+def test_collect_is_one_process_whatever_the_launcher(rlhf, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    done = rlhf("sft", "--config", config, "--json")
+    path = tmp_path / "collect.yaml"
+    path.write_text(
+        "{run_dir: c, prompts: [{path: p.jsonl}], candidates: [{path: m}], labeler: {kind: terminal}}"
+    )
+    done = rlhf("collect", "--config", path, "--json")
     assert done.code == 69
     assert "one process" in parse(done)["error"]["message"]

@@ -4,10 +4,9 @@ A stage, and with it torch, is imported once its configuration and its run direc
 """
 
 import importlib
-import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,9 +17,13 @@ from rlhf_cli.commands.options import AllowDrift, ConfigFile, DryRun, Fresh, Jso
 from rlhf_cli.errors import UnavailableError
 from rlhf_cli.redaction import redact
 from rlhf_cli.run.outcome import Outcome
+from rlhf_cli.run.ranks import Ranks, find_place, joined
+from rlhf_cli.run.signals import StopFlag
 
 if TYPE_CHECKING:
     from rlhf_cli.config.load import LoadedConfig
+    from rlhf_cli.run.claim import RunSpec
+    from rlhf_cli.run.session import Run
 
 StageName = Literal["sft", "collect", "train-rm", "ppo", "dpo"]
 STAGES: dict[StageName, str] = {
@@ -83,12 +86,10 @@ def run_stage(
     loaded: "LoadedConfig[Any]", outcome: Outcome, *, fresh: bool, allowed_drift: Sequence[str] = ()
 ) -> None:
     """Run a configured stage in its run directory, unless that is done already."""
-    from rlhf_cli.config.load import differing_keys, render_resolved
-    from rlhf_cli.run.claim import RunSpec, find_completed
-    from rlhf_cli.run.session import open_run
+    from rlhf_cli.config.load import render_resolved
+    from rlhf_cli.run.claim import RunSpec
 
     outcome.run_dir = root = Path(loaded.config.run_dir)
-    _refuse_many_processes()
     spec = RunSpec(
         stage=loaded.stage,
         root=root,
@@ -99,27 +100,56 @@ def run_stage(
         argv=["rlhf", *outcome.arguments],
         allowed_drift=allowed_drift,
     )
-    if not fresh and not loaded.reopens and (manifest := find_completed(spec)):
-        sys.stderr.write(f"already complete: {root} (--fresh starts anew)\n")
+    _refuse_many_processes(loaded.stage)
+    listening = nullcontext(outcome.stop) if outcome.stop else StopFlag().installed()
+    with listening as stop, joined(stop) as ranks:
+        outcome.rank = ranks.index
+        if not ranks.lead(lambda: _finish_early(spec, outcome, fresh=fresh or loaded.reopens)):
+            with (
+                _take_part(spec, ranks, stop, fresh=fresh) as run,
+                redirect_stdout(sys.stderr),
+                run.stop.immediate(),
+            ):
+                outcome.run = run
+                run.finish(import_stage(loaded.stage).run(loaded.config, run))
+            ranks.wait()
+            outcome.complete("completed", run.manifest)
+
+
+def _finish_early(spec: "RunSpec", outcome: Outcome, *, fresh: bool) -> bool:
+    """Say whether this very run is done already, and if so, report it."""
+    from rlhf_cli.run.claim import find_completed
+
+    manifest = None if fresh else find_completed(spec)
+    if manifest:
+        sys.stderr.write(f"already complete: {spec.root} (--fresh starts anew)\n")
         outcome.complete("already_complete", manifest)
+    return manifest is not None
+
+
+@contextmanager
+def _take_part(spec: "RunSpec", ranks: Ranks, stop: StopFlag, *, fresh: bool) -> "Iterator[Run]":
+    """Open the run, or follow the process that has opened it."""
+    from rlhf_cli.config.load import differing_keys
+    from rlhf_cli.run.session import follow_run, open_run
+
+    if not ranks.leads:
+        ranks.wait()
+        with follow_run(spec, ranks, stop) as run:
+            yield run
         return
-    with (
-        open_run(spec, fresh=fresh, stop=outcome.stop, differing_keys=differing_keys) as run,
-        redirect_stdout(sys.stderr),
-        run.stop.immediate(),
-    ):
-        outcome.run = run
-        run.finish(import_stage(loaded.stage).run(loaded.config, run))
-    outcome.complete("completed", run.manifest)
+    with open_run(spec, fresh=fresh, stop=stop, ranks=ranks, differing_keys=differing_keys) as run:
+        ranks.wait()
+        yield run
 
 
-def _refuse_many_processes() -> None:
-    world_size = os.environ.get("WORLD_SIZE", "1")
-    if world_size != "1":
+def _refuse_many_processes(stage: str) -> None:
+    size = find_place().size
+    if size > 1 and stage == "collect":
         raise UnavailableError(
-            f"a run is one process for now, and the launcher started {world_size}",
+            f"`rlhf collect` is one process, and the launcher started {size}",
             where="WORLD_SIZE",
-            fix="start one process: rlhf without torchrun",
+            fix="start it without torchrun or srun",
         )
 
 

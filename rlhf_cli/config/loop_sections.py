@@ -68,6 +68,24 @@ class Train(Loop):
     """Rows in one optimizer step, over all micro-batches and devices together."""
 
 
+class Distributed(Section):
+    """How several processes share the work, where a launcher starts more than one."""
+
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Every process holds all weights (ddp) or a part of each (fsdp); `auto` is fsdp where a GPU would be half full."""
+    shard_size: Count | None = None
+    """Processes that share one copy of the weights, by default all; fewer make several copies, say one per machine."""
+    cpu_offload: bool = False
+    """With fsdp, keep weights and optimizer in the memory of the CPU."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.strategy == "ddp" and (self.shard_size or self.cpu_offload):
+            key = "shard_size" if self.shard_size else "cpu_offload"
+            refuse([Refusal(key, "has no effect with distributed.strategy = ddp", "remove it, or use fsdp")])
+        return self
+
+
 class Checkpoint(Section):
     """When to write checkpoints, and how many to keep."""
 

@@ -26,7 +26,7 @@ from rlhf_cli.config.collect_sections import (
     WebLabeler,
 )
 from rlhf_cli.config.constitution_sections import Constitution
-from rlhf_cli.config.loop_sections import Checkpoint, Eval, Log, Loop, Optim, PpoOptim, Train
+from rlhf_cli.config.loop_sections import Checkpoint, Distributed, Eval, Log, Loop, Optim, PpoOptim, Train
 from rlhf_cli.config.reward_sections import (
     AnswerReward,
     EnsembleReward,
@@ -55,6 +55,7 @@ __all__ = [
     "Constitution",
     "Critic",
     "Data",
+    "Distributed",
     "DpoLoss",
     "EnsembleReward",
     "Eval",

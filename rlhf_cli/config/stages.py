@@ -11,6 +11,7 @@ from rlhf_cli.config.sections import (
     Checkpoint,
     Critic,
     Data,
+    Distributed,
     DpoLoss,
     Eval,
     Log,
@@ -45,6 +46,8 @@ class TrainingConfig(Section):
     """What is reported when."""
     eval: Eval = Eval()
     """How often to evaluate."""
+    distributed: Distributed = Distributed()
+    """How several processes share the work."""
 
 
 class RowTrainingConfig(TrainingConfig):

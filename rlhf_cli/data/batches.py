@@ -199,34 +199,45 @@ class Layout:
         chosen, rejected = len(pair.chosen.input_ids), len(pair.rejected.input_ids)
         return chosen + rejected - pair.rejected.num_prompt if self.packed else 2 * max(chosen, rejected)
 
-    def cut(self, items: Sequence[T], length: Callable[[T], int], micro_tokens: int) -> list[list[T]]:
-        """Cut items into micro-batches of at most `micro_tokens` tokens, padding included."""
+    def cut(
+        self, items: Sequence[T], length: Callable[[T], int], micro_tokens: int, num_processes: int = 1
+    ) -> list[list[T]]:
+        """Cut items into micro-batches of at most `micro_tokens` tokens, padding included, for all processes."""
         split = pack_by_tokens if self.packed else split_by_tokens
-        return split(items, length, micro_tokens)
+        return split(items, length, micro_tokens, num_processes)
 
 
-def split_by_tokens(items: Sequence[T], length: Callable[[T], int], micro_tokens: int) -> list[list[T]]:
+def split_by_tokens(
+    items: Sequence[T], length: Callable[[T], int], micro_tokens: int, num_processes: int = 1
+) -> list[list[T]]:
     """Cut items into micro-batches of at most `micro_tokens` padded tokens, longest first.
 
-    Sorting by length keeps padding small. One item longer than the budget makes a micro-batch of its own.
+    Sorting by length keeps padding small. One item longer than the budget makes a micro-batch of its own. None
+    holds more items than each of `num_processes` gets.
     """
     micro_batches: list[list[T]] = []
+    share = math.ceil(len(items) / num_processes)
     for item in sorted(items, key=length, reverse=True):
         current = micro_batches[-1] if micro_batches else []
-        if current and (len(current) + 1) * length(current[0]) <= micro_tokens:
+        fits = (len(current) + 1) * length(current[0]) <= micro_tokens if current else False
+        if fits and len(current) < share:
             current.append(item)
         else:
             micro_batches.append([item])
     return micro_batches
 
 
-def pack_by_tokens(items: Sequence[T], length: Callable[[T], int], micro_tokens: int) -> list[list[T]]:
+def pack_by_tokens(
+    items: Sequence[T], length: Callable[[T], int], micro_tokens: int, num_processes: int = 1
+) -> list[list[T]]:
     """Spread items over as few micro-batches of at most `micro_tokens` tokens as will do, about equally full.
 
-    Longest first, each to the emptiest; one that fits nowhere opens a micro-batch of its own.
+    Longest first, each to the emptiest; one that fits nowhere opens a micro-batch of its own. Each of
+    `num_processes` gets the same number of them, if there are items enough.
     """
     lengths = [length(item) for item in items]
-    num_parts = min(len(items), math.ceil(sum(lengths) / micro_tokens))
+    rounds = math.ceil(sum(lengths) / micro_tokens / num_processes)
+    num_parts = min(len(items), rounds * num_processes)
     parts: list[list[T]] = [[] for _ in range(num_parts)]
     fills = [0] * num_parts
     for i in sorted(range(len(items)), key=lambda i: -lengths[i]):

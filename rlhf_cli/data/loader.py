@@ -13,11 +13,14 @@ import torch
 from rlhf_cli.config.sections import Train
 from rlhf_cli.data.batches import AnswerBatch, Layout, PairBatch, split_by_tokens
 from rlhf_cli.data.encode import EncodedPair, EncodedText
+from rlhf_cli.run.ranks import Ranks
 
 WHOLE_STEP = 2**40  # a token budget that nothing exceeds: a step is one micro-batch
 
 R = TypeVar("R")
 B = TypeVar("B")
+Cut = Callable[[Sequence[R], Callable[[R], int], int, int], list[list[R]]]
+"""items, the length of one, the token budget, what the number of parts is to be a multiple of -> parts."""
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> list[int]:
@@ -32,6 +35,7 @@ class RowSource(Generic[R, B]):
     rows        encoded rows; `length` gives the padded length of one
     collate     makes a micro-batch from rows
     cut         puts rows into micro-batches, by their lengths and the token budget
+    ranks       the processes that share the micro-batches of a step
     train       batch size, and how many steps in all: `max_steps` if given, else `epochs` passes
     """
 
@@ -44,7 +48,8 @@ class RowSource(Generic[R, B]):
         train: Train,
         micro_tokens: int,
         seed: int,
-        cut: Callable[[Sequence[R], Callable[[R], int], int], list[list[R]]] = split_by_tokens,
+        cut: Cut[R] = split_by_tokens,
+        ranks: Ranks | None = None,
     ) -> None:
         self._rows = rows
         self._length = length
@@ -59,6 +64,8 @@ class RowSource(Generic[R, B]):
         )
         self._next_step = 0
         self._chosen: list[R] = []
+        self.ranks = ranks or Ranks()
+        self.num_idle = 0
 
     at_boundary = True  # every step may be followed by a checkpoint
 
@@ -76,15 +83,16 @@ class RowSource(Generic[R, B]):
 
     def again(self) -> list[B]:
         """Give the step yielded last once more, as it is cut by now."""
-        return self.micro_batches_of(self._chosen)
+        shares = self.deal(self._chosen)
+        self.num_idle = sum(not counts for _, counts in shares)
+        return [self._collate(part) for part, _ in shares]
 
     def largest(self) -> B | None:
         """Make the micro-batch that the longest rows would be in together; None after the last step."""
         if self._next_step >= self.num_steps:
             return None
         longest = heapq.nlargest(self._batch_size, self._rows, key=self._length)
-        parts = self._cut(longest, self._length, self._micro_tokens)
-        return self._collate(max(parts, key=self._num_tokens))
+        return self._collate(max(self._parts_of(longest), key=self._num_tokens))
 
     def shrink(self) -> bool:
         """Halve the token budget, or what one micro-batch can use of it; False where a step must stay whole."""
@@ -98,13 +106,22 @@ class RowSource(Generic[R, B]):
         """Count the tokens of a micro-batch, padding included."""
         return len(rows) * max(map(self._length, rows))
 
-    def micro_batches_of(self, rows: Sequence[R]) -> list[B]:
-        """Cut rows into micro-batches by the token budget; where a step must stay whole, into steps."""
+    def _parts_of(self, rows: Sequence[R]) -> list[list[R]]:
         if self._micro_tokens == WHOLE_STEP:
-            return [
-                self._collate(rows[i : i + self._batch_size]) for i in range(0, len(rows), self._batch_size)
-            ]
-        return [self._collate(part) for part in self._cut(rows, self._length, self._micro_tokens)]
+            return [[*rows[i : i + self._batch_size]] for i in range(0, len(rows), self._batch_size)]
+        return self._cut(rows, self._length, self._micro_tokens, self.ranks.size)
+
+    def deal(self, rows: Sequence[R]) -> list[tuple[list[R], bool]]:
+        """Cut rows into micro-batches by the token budget, and give this process its share; see `Ranks.deal`.
+
+        Where a step must stay whole, rows are cut into steps.
+        """
+        return self.ranks.deal(self._parts_of(rows))
+
+    def turns(self, rows: Sequence[R]) -> Iterator[tuple[B, bool]]:
+        """Give this process's share of the micro-batches of any rows, in turns with the others."""
+        for part, counts in self.ranks.turns(self._parts_of(rows)):
+            yield self._collate(part), counts
 
     def facts(self) -> Mapping[str, float]:
         """Say how far the walk is, in passes over the rows."""
@@ -121,7 +138,13 @@ class RowSource(Generic[R, B]):
 
 
 def walk_texts(
-    rows: Sequence[EncodedText], layout: Layout, train: Train, *, micro_tokens: int, seed: int
+    rows: Sequence[EncodedText],
+    layout: Layout,
+    train: Train,
+    *,
+    micro_tokens: int,
+    seed: int,
+    ranks: Ranks | None = None,
 ) -> RowSource[EncodedText, AnswerBatch]:
     """Walk single rows."""
     return RowSource(
@@ -132,11 +155,18 @@ def walk_texts(
         micro_tokens=micro_tokens,
         seed=seed,
         cut=layout.cut,
+        ranks=ranks,
     )
 
 
 def walk_pairs(
-    pairs: Sequence[EncodedPair], layout: Layout, train: Train, *, micro_tokens: int, seed: int
+    pairs: Sequence[EncodedPair],
+    layout: Layout,
+    train: Train,
+    *,
+    micro_tokens: int,
+    seed: int,
+    ranks: Ranks | None = None,
 ) -> RowSource[EncodedPair, PairBatch]:
     """Walk preference pairs; what counts for the token budget is a pair as it is laid out."""
     return RowSource(
@@ -147,4 +177,5 @@ def walk_pairs(
         micro_tokens=micro_tokens,
         seed=seed,
         cut=layout.cut,
+        ranks=ranks,
     )

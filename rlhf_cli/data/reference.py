@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rlhf_cli.data.encode import EncodedPair
 from rlhf_cli.run.directory import write_atomic
+from rlhf_cli.run.ranks import Ranks
 
 _PAIRS_PER_FILE = 1024  # what an interruption can lose
 
@@ -21,6 +23,7 @@ def with_reference(
     *,
     folder: Path,
     model_digest: str,
+    ranks: Ranks | None = None,
 ) -> list[EncodedPair]:
     """Attach reference log-probs to pairs; `compute` gives them as [N, 2] (chosen, rejected), in order.
 
@@ -30,7 +33,8 @@ def with_reference(
     attached: list[EncodedPair] = []
     for start in range(0, len(pairs), _PAIRS_PER_FILE):
         block = pairs[start : start + _PAIRS_PER_FILE]
-        logprobs = _logprobs(block, compute, folder / f"reference-{_key(block, model_digest)}.safetensors")
+        path = folder / f"reference-{_key(block, model_digest)}.safetensors"
+        logprobs = _logprobs(block, compute, path, ranks or Ranks())
         attached += [
             dataclasses.replace(pair, reference_logprobs=(chosen, rejected))
             for pair, (chosen, rejected) in zip(block, logprobs.tolist(), strict=True)
@@ -39,13 +43,18 @@ def with_reference(
 
 
 def _logprobs(
-    pairs: Sequence[EncodedPair], compute: Callable[[Sequence[EncodedPair]], Tensor], path: Path
+    pairs: Sequence[EncodedPair],
+    compute: Callable[[Sequence[EncodedPair]], Tensor],
+    path: Path,
+    ranks: Ranks,
 ) -> Tensor:
-    if path.exists():
-        return load_file(path)["logprobs"]
+    known = ranks.lead(lambda: load_file(path)["logprobs"].tolist() if path.exists() else None)
+    if known is not None:
+        return torch.tensor(known)
     logprobs = compute(pairs)
-    path.parent.mkdir(exist_ok=True)
-    write_atomic(path, save({"logprobs": logprobs}))
+    if ranks.leads:
+        path.parent.mkdir(exist_ok=True)
+        write_atomic(path, save({"logprobs": logprobs}))
     return logprobs
 
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from rlhf_cli.algo.tensors import entropy, shift_logprobs
 from rlhf_cli.models.packing import can_pack, rounded_up, unpad
+from rlhf_cli.models.parallel import is_shared_out
 
 MOST_LOGITS = 2**25  # that exist at once, in fp32 128 MiB; up to here nothing is computed twice
 
@@ -104,7 +105,8 @@ def _read(
         return read(_logits_of(model, inputs, states), ids)
 
     rows_at_once = max(1, MOST_LOGITS // model.get_output_embeddings().weight.shape[0])
-    if len(target_ids) <= rows_at_once:
+    # Processes that share weights out must call the model equally often.
+    if len(target_ids) <= rows_at_once or is_shared_out(model):
         with head_on(model, predictor_index):
             logits = model(**inputs, use_cache=False).logits
         yield read(logits, target_ids)

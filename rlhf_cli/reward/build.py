@@ -1,7 +1,7 @@
 """From configured reward sources to scorers with their weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rlhf_cli.config.sections import (
@@ -22,18 +22,20 @@ from rlhf_cli.models.tokenizer import tokenizers_agree
 from rlhf_cli.reward.answer import AnswerScorer
 from rlhf_cli.reward.ensemble import EnsembleScorer
 from rlhf_cli.reward.rules import FunctionScorer, LengthScorer, RegexScorer
-from rlhf_cli.reward.scorer import Scorer
+from rlhf_cli.reward.scorer import LedScorer, Scorer
 from rlhf_cli.reward.served import ScoreServer, ServedScorer
 from rlhf_cli.reward.trained import TrainedScorer
 from rlhf_cli.run.keys import read_key
+from rlhf_cli.run.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """What scorers that ask a server need of the run: a folder for what was answered, and when to stop waiting."""
+    """What scorers need of the run: a folder for what servers answered, when to stop waiting, the other processes."""
 
     folder: Path
     should_stop: Callable[[], bool]
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 def build_scorers(
@@ -61,6 +63,7 @@ def build_scorers(
             micro_tokens=micro_tokens,
             autocast=autocast,
             device=loaded.device,
+            ranks=outside.ranks,
         )
 
     def build(source: RewardSource) -> Scorer:
@@ -69,18 +72,24 @@ def build_scorers(
                 return trained(path)
             case EnsembleReward(paths=paths, std_weight=std_weight):
                 return EnsembleScorer([trained(path) for path in paths], std_weight=std_weight)
-            case AnswerReward(column=column, pattern=pattern):
-                return AnswerScorer(column, pattern)
-            case HttpReward():
-                return _served(source, outside)
-            case LengthReward(target=target):
-                return LengthScorer(target)
-            case RegexReward(pattern=pattern):
-                return RegexScorer(pattern)
-            case FunctionReward(function=function):
-                return FunctionScorer(function)
+        return LedScorer(_without_model(source, outside), outside.ranks)
 
     return [(build(source), source.weight) for source in sources]
+
+
+def _without_model(source: RewardSource, outside: Outside) -> Scorer:
+    match source:
+        case AnswerReward(column=column, pattern=pattern):
+            return AnswerScorer(column, pattern)
+        case HttpReward():
+            return _served(source, outside)
+        case LengthReward(target=target):
+            return LengthScorer(target)
+        case RegexReward(pattern=pattern):
+            return RegexScorer(pattern)
+        case FunctionReward(function=function):
+            return FunctionScorer(function)
+    raise AssertionError(source)
 
 
 def _served(source: HttpReward, outside: Outside) -> Scorer:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.errors import DataError
+from rlhf_cli.run.ranks import Ranks
 
 
 class Scorer(Protocol):
@@ -29,6 +30,19 @@ class ScriptedScorer:
     def score(self, episodes: Sequence[Episode]) -> list[float]:
         """Return the scripted scores."""
         return [self.scores.get(episode.completion_text, self.default) for episode in episodes]
+
+
+class LedScorer:
+    """A scorer that only rank 0 asks: rules and servers, which need no model of this run."""
+
+    def __init__(self, scorer: Scorer, ranks: Ranks) -> None:
+        self.name = scorer.name
+        self.scorer = scorer
+        self.ranks = ranks
+
+    def score(self, episodes: Sequence[Episode]) -> list[float]:
+        """Return rank 0's scores, together."""
+        return self.ranks.lead(lambda: self.scorer.score(episodes))
 
 
 def combine(

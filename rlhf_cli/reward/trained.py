@@ -12,6 +12,7 @@ from rlhf_cli.errors import DivergedError
 from rlhf_cli.models.device import Autocast
 from rlhf_cli.models.heads import scores_at
 from rlhf_cli.models.packing import can_pack
+from rlhf_cli.run.ranks import Ranks
 
 
 class TrainedScorer:
@@ -33,6 +34,7 @@ class TrainedScorer:
         micro_tokens: int,
         autocast: Autocast,
         device: torch.device,
+        ranks: Ranks | None = None,
     ) -> None:
         self.model = model.eval()
         self.pad_id = pad_id
@@ -41,19 +43,24 @@ class TrainedScorer:
         self.micro_tokens = micro_tokens
         self.autocast = autocast
         self.device = device
+        self.ranks = ranks or Ranks()
 
     def score(self, episodes: Sequence[Episode]) -> list[float]:
-        """Return normalised scores; raise DivergedError when one is not finite."""
+        """Return normalised scores; raise DivergedError when one is not finite. Processes share the work."""
         rows = [row_of(episode) for episode in episodes]
         longest = max((len(row.input_ids) for row in rows), default=0)
         layout = Layout(self.pad_id, packed=can_pack(self.model, longest))
-        scores = [0.0] * len(rows)
-        for indices in layout.cut(range(len(rows)), lambda i: len(rows[i].input_ids), self.micro_tokens):
+        column = torch.zeros(len(rows), dtype=torch.float64)
+        parts = layout.cut(
+            range(len(rows)), lambda i: len(rows[i].input_ids), self.micro_tokens, self.ranks.size
+        )
+        for indices, counts in self.ranks.turns(parts):
             answers = layout.collate([rows[i] for i in indices]).to(self.device)
             with torch.no_grad(), self.autocast():
                 raw = scores_at(self.model, answers.inputs, answers.last_index)
-            for i, value in zip(indices, raw.tolist(), strict=True):
-                scores[i] = (value - self.mean) / self.std
+            if counts:
+                column[indices] = raw.double().cpu()
+        scores = [(value - self.mean) / self.std for value in self.ranks.add_up(column).tolist()]
         if not all(map(math.isfinite, scores)):
             count = sum(not math.isfinite(score) for score in scores)
             raise DivergedError(

@@ -18,12 +18,14 @@ from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.episode import Episode, row_of
 from rlhf_cli.data.loader import epoch_order
 from rlhf_cli.models.actor_critic import ActorCritic
+from rlhf_cli.models.parallel import gathered
 from rlhf_cli.rollout.advantages import Estimator
 from rlhf_cli.rollout.engine import Engine, Sampling
-from rlhf_cli.rollout.episodes import sample_episodes
+from rlhf_cli.rollout.episodes import sample_together, to_episodes
 from rlhf_cli.rollout.measured import (
     Cutter,
     PpoBatch,
+    PpoStep,
     cut_steps,
     full_row,
     measure,
@@ -63,6 +65,7 @@ class Experience:
         self._importance_cap = rollout.importance_cap
         self._cutter = cutter
         self._seed = seed
+        self._ranks = cutter.ranks
         stop_ids = actors.policy.vocabulary.stop_ids
         self._sampling = Sampling(rollout.temperature, 1.0, rollout.max_new_tokens, stop_ids)
         self._num_iterations = num_iterations
@@ -71,9 +74,9 @@ class Experience:
         self._num_pending = 0
         self._kl_coef = settings.kl.coef
         self._facts: dict[str, float] = {}
-        self._cut: Callable[[], list[list[PpoBatch]]] = list
-        self._steps: list[list[PpoBatch]] = []
-        self._number = 0
+        self._cut: Callable[[], list[PpoStep]] = list
+        self._steps: list[PpoStep] = []
+        self._number = self.num_idle = 0
 
     @property
     def at_boundary(self) -> bool:
@@ -96,9 +99,11 @@ class Experience:
                 self._iteration += self._num_pending == 0
                 yield self.again()
 
-    def again(self) -> list[PpoBatch]:
+    def again(self) -> Sequence[PpoBatch]:
         """Give the step yielded last once more, as it is cut by now."""
-        return self._steps[self._number]
+        step = self._steps[self._number]
+        self.num_idle = step.num_idle
+        return step.batches
 
     def largest(self) -> PpoBatch | None:
         """Make up the largest micro-batch that can come: the longest prompts with answers of full length."""
@@ -116,16 +121,17 @@ class Experience:
     def shrink(self) -> bool:
         """Halve the token budget, or what one micro-batch can use of it."""
         rehearsed = self.largest()
-        batches = [batch for step in self._steps for batch in step] + ([rehearsed] if rehearsed else [])
-        most = max(batch.answers.inputs["input_ids"].numel() for batch in batches)
+        batches = [batch for step in self._steps for batch in step.batches]
+        batches += [rehearsed] if rehearsed else []
+        (most,) = self._ranks.most([max(batch.answers.inputs["input_ids"].numel() for batch in batches)])
         budget = min(self._cutter.micro_tokens, most) // 2 or 1
         self._cutter = replace(self._cutter, micro_tokens=budget)
         self._steps = self._cut()
         return True
 
-    def _next_iteration(self) -> Callable[[], list[list[PpoBatch]]]:
+    def _next_iteration(self) -> Callable[[], list[PpoStep]]:
         """Sample, score, measure, estimate advantages; give what cuts that into optimizer steps."""
-        episodes = self._sample(*self._draw_prompts())
+        episodes = self._sample(*self._draw_prompts(), group_size=self._group_size)
         scores, facts = self._score(episodes)
         measured = measure(self._actors, [row_of(episode) for episode in episodes], self._cutter)
         estimate = self._estimate(
@@ -171,10 +177,16 @@ class Experience:
         seeds = [draw(self._seed, "train", first + i) for i in range(self._batch_size)]
         return [self._prompts[orders[epoch][place]] for epoch, place in positions], seeds
 
-    def _sample(self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]) -> list[Episode]:
-        tokenizer = self._actors.policy.vocabulary.tokenizer
-        self._engine.refresh(self._iteration)
-        return sample_episodes(self._engine, tokenizer, prompts, self._sampling, seeds)
+    def _sample(
+        self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int], *, group_size: int
+    ) -> list[Episode]:
+        policy = self._actors.policy
+        with gathered(policy.model):
+            self._engine.refresh(self._iteration)
+            completions = sample_together(
+                self._engine, prompts, self._sampling, seeds, group_size=group_size, ranks=self._ranks
+            )
+        return to_episodes(policy.vocabulary.tokenizer, prompts, completions, self._sampling.stop_ids)
 
     def _adapt_kl(self, observed_kl: float) -> None:
         kl = self._settings.kl
@@ -198,7 +210,7 @@ class Experience:
     def evaluate(self, prompts: Sequence[EncodedPrompt]) -> tuple[dict[str, float], list[Scored]]:
         """Sample held-out prompts, with the same seeds each time -> reward, KL, length and EOS rate; the answers."""
         seeds = [draw(self._seed, "eval", k) for k in range(len(prompts))]
-        episodes = self._sample(prompts, seeds)
+        episodes = self._sample(prompts, seeds, group_size=1)
         scores, facts = self._score(episodes)
         measured = measure(self._actors, [row_of(episode) for episode in episodes], self._cutter)
         scored = list(zip(episodes, scores.tolist(), strict=True))

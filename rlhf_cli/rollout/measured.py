@@ -18,6 +18,7 @@ from rlhf_cli.data.encode import EncodedPrompt, EncodedText
 from rlhf_cli.data.episode import Episode
 from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.rollout.advantages import Estimate
+from rlhf_cli.run.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,21 @@ class PpoBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class PpoStep:
+    """The micro-batches of one optimizer step; the last `num_idle` are counted by other processes."""
+
+    batches: Sequence[PpoBatch]
+    num_idle: int
+
+
+@dataclass(frozen=True, slots=True)
 class Cutter:
-    """How answers are put into micro-batches of at most `micro_tokens` tokens: in which layout, and where they go."""
+    """How answers are put into micro-batches of at most `micro_tokens` tokens: in which layout, where, for whom."""
 
     layout: Layout
     micro_tokens: int
     device: torch.device
+    ranks: Ranks = dataclasses.field(default_factory=Ranks)
 
     def collate(self, rows: Sequence[EncodedText]) -> AnswerBatch:
         """Make one micro-batch."""
@@ -81,7 +91,7 @@ class Cutter:
             return prompt + sum(len(rows[i].input_ids) - prompt for i in bundle)
 
         bundles = self._bundles(rows, indices) if self.layout.packed else [[i] for i in indices]
-        parts = self.layout.cut(bundles, num_tokens, self.micro_tokens)
+        parts = self.layout.cut(bundles, num_tokens, self.micro_tokens, self.ranks.size)
         return [[i for bundle in part for i in bundle] for part in parts]
 
     def _bundles(self, rows: Sequence[EncodedText], indices: Sequence[int]) -> list[list[int]]:
@@ -101,12 +111,12 @@ class Cutter:
 
 @torch.no_grad()
 def measure(actors: ActorCritic, rows: Sequence[EncodedText], cutter: Cutter) -> Measured:
-    """Ask policy, reference and critic about N answers."""
+    """Ask policy, reference and critic about N answers; processes share the work, and all get everything."""
     device = cutter.device
     lengths = torch.tensor([len(row.input_ids) - row.num_prompt for row in rows])
     mask = (torch.arange(int(lengths.max())) < lengths[:, None]).to(device)
     logprobs, reference, entropy, values = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    for indices in cutter.cut(rows, range(len(rows))):
+    for indices, counts in cutter.ranks.turns(cutter.cut(rows, range(len(rows)))):
         answers = cutter.collate([rows[i] for i in indices])
         asked = (answers.inputs, answers.predictor_index, answers.target_ids)
         judged = actors.judge(*asked, with_entropy=True)
@@ -117,8 +127,10 @@ def measure(actors: ActorCritic, rows: Sequence[EncodedText], cutter: Cutter) ->
             (values, actors.values(*asked[:2]) if actors.has_own_critic else judged.values),
         ]
         for column, flat in told:
-            if flat is not None:
+            if flat is not None and counts:
                 column[indices] = to_columns(flat, mask[indices])
+    for column in (logprobs, reference, entropy, values):
+        cutter.ranks.add_up(column)
     return Measured(rows, mask, logprobs, reference, values if actors.critic else None, entropy)
 
 
@@ -135,8 +147,8 @@ def cut_steps(
     minibatches: Iterable[Sequence[int]],
     cutter: Cutter,
     has_own_critic: bool,
-) -> list[list[PpoBatch]]:
-    """Make one optimizer step of each minibatch of answer indices, cut into micro-batches.
+) -> list[PpoStep]:
+    """Make one optimizer step of each minibatch of answer indices, cut into micro-batches: this process's share.
 
     Each comes once more for a critic of its own: policy and critic never hold their activations at the same time.
     """
@@ -161,10 +173,12 @@ def cut_steps(
 
     steps = []
     for number, minibatch in enumerate(minibatches):
-        step = [batch(part, first=number == 0) for part in cutter.cut(measured.rows, minibatch)]
+        shares = cutter.ranks.deal(cutter.cut(measured.rows, minibatch))
+        num_idle = sum(not counts for _, counts in shares)
+        step = [batch(part, first=number == 0) for part, _ in shares]
         if has_own_critic:
-            step += [dataclasses.replace(each, trains="critic") for each in step]
-        steps.append(step)
+            step = [both for each in step for both in (each, dataclasses.replace(each, trains="critic"))]
+        steps.append(PpoStep(step, num_idle * (2 if has_own_critic else 1)))
     return steps
 
 

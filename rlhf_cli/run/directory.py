@@ -19,9 +19,10 @@ _LEFTOVER = re.compile(r"\..+\.(tmp|del)-[0-9a-f]{8}")
 
 @dataclass(frozen=True)
 class RunDir:
-    """Names every file of the run at `root`; creates nothing."""
+    """Names every file of the run at `root`; creates nothing. A `shared_cache` is that of another run."""
 
     root: Path
+    shared_cache: Path | None = None
 
     @property
     def manifest(self) -> Path:
@@ -80,7 +81,7 @@ class RunDir:
     @property
     def cache(self) -> Path:
         """What is computed once for all attempts, and again if it is deleted."""
-        return self.root / "cache"
+        return self.shared_cache or self.root / "cache"
 
     @property
     def model(self) -> Path:

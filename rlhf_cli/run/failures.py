@@ -5,7 +5,7 @@ import time
 import traceback
 from pathlib import Path
 
-from rlhf_cli.errors import Preempted, ResourceError, RlhfError
+from rlhf_cli.errors import Preempted, ResourceError, RlhfError, UnavailableError
 from rlhf_cli.redaction import redact
 from rlhf_cli.run.signals import Stopped
 
@@ -18,6 +18,8 @@ _DISK_ERRNOS = {
     errno.EIO: ("the disk reports an error", "Look at the disk, or choose a run_dir on another one."),
     errno.EROFS: ("the disk can only be read", "Choose a run_dir on another one."),
 }
+LOST_CONTACT = "lost contact with the other processes of this run: one of them has ended"
+_FIND_THE_FIRST = "look for the message of the one that ended first, then run the same command again"
 _LESS_MEMORY = (
     "Lower data.max_length or train.micro_tokens, set train.gradient_checkpointing: true, or train a LoRA."
 )
@@ -34,9 +36,21 @@ def known_failure(error: BaseException) -> RlhfError | None:
         what, fix = _DISK_ERRNOS[number]
         where = str(error.filename) if isinstance(error, OSError) and error.filename else None
         return ResourceError(what, where=where, fix=fix)
+    if is_lost_contact(error):
+        return UnavailableError(LOST_CONTACT, where=_first_line(error), fix=_FIND_THE_FIRST)
     if is_out_of_memory(error):
-        return ResourceError("out of memory", where=str(error).partition("\n")[0] or None, fix=_LESS_MEMORY)
+        return ResourceError("out of memory", where=_first_line(error), fix=_LESS_MEMORY)
     return None
+
+
+def is_lost_contact(error: BaseException) -> bool:
+    """Say whether another process of the run is gone, wherever torch found out: in gloo, NCCL, or their store."""
+    by_name = any(kind.__name__ == "DistError" for kind in type(error).__mro__)
+    return by_name or (isinstance(error, RuntimeError) and "gloo" in str(error))
+
+
+def _first_line(error: BaseException) -> str | None:
+    return str(error).partition("\n")[0][:200] or None
 
 
 def _disk_errno(error: BaseException) -> int | None:

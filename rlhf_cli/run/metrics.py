@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf_cli.run.directory import append_json_line, read_json_lines, write_atomic
+from rlhf_cli.run.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,14 @@ def merge(parts: Iterable[Mapping[str, Mean]]) -> dict[str, Mean]:
         for name, mean in part.items():
             merged[name] = merged.get(name, Mean(0.0, 0.0)) + mean
     return merged
+
+
+def merge_together(metrics: Mapping[str, Mean], ranks: Ranks) -> dict[str, Mean]:
+    """Add up, together, the means that each process has counted."""
+    if ranks.size == 1:
+        return dict(metrics)
+    told = ranks.gather({name: [mean.total, mean.weight] for name, mean in metrics.items()})
+    return merge({name: Mean(*mean) for name, mean in each.items()} for each in told)
 
 
 def json_numbers(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -28,7 +28,8 @@ class Outcome:
     """How far a command came.
 
     `status` is None until there is something to report, then one of completed, already_complete, dry_run,
-    preempted, failed. `stop` is set by signals from the first moment of a stage on.
+    preempted, failed. `stop` is set by signals from the first moment of a stage on. Of several processes only rank 0
+    writes a result.
     """
 
     arguments: list[str]
@@ -42,6 +43,7 @@ class Outcome:
     error: dict[str, object] | None = None
     run: "Run | None" = None
     stop: StopFlag | None = None
+    rank: int = 0
 
     @property
     def as_json(self) -> bool:
@@ -64,7 +66,8 @@ class Outcome:
         self.error = {"code": type(told).__name__}
         self.error |= {name: text and redact(text) for name, text in words.items()}
         # Names of files and of columns may hold bytes that are no text.
-        sys.stderr.write(redact(f"{told}\n").encode(errors="backslashreplace").decode())
+        text = f"rank {self.rank}: {told.message}" if self.rank else str(told)
+        sys.stderr.write(redact(f"{text}\n").encode(errors="backslashreplace").decode())
 
     def _told_as_bug(self, error: BaseException) -> RlhfError:
         if self.exit_code == EXIT_INTERRUPTED:
@@ -77,6 +80,8 @@ class Outcome:
 
     def write(self) -> None:
         """Write the result to stdout."""
+        if self.rank:
+            return
         if self.as_json:
             result = {"schema": "rlhf.result/1", **{key: vars(self)[key] for key in _KEYS}}
             write_out(json.dumps(result, default=str, allow_nan=False) + "\n")

@@ -21,9 +21,11 @@ class Bar(Protocol):
 
 
 @contextmanager
-def open_progress(label: str, total: int, *, start: int = 0, say: Callable[[str], None]) -> Iterator[Bar]:
+def open_progress(
+    label: str, total: int, *, start: int = 0, say: Callable[[str], None], may_draw: bool = True
+) -> Iterator[Bar]:
     """Show a loop of `total` steps, `start` of them done: live on a terminal, else in lines through `say`."""
-    live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    live = may_draw and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     with _live_view(label, total, start) if live else _plain_bar(label, total, start, say) as bar:
         yield bar
 

@@ -1,6 +1,6 @@
 """The life of a run: claim its directory, say and record what happens in it, and write down how it ended."""
 
-import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,6 +30,7 @@ from rlhf_cli.run.manifest import (
 )
 from rlhf_cli.run.metrics import MetricsLog, json_numbers
 from rlhf_cli.run.progress import Bar, open_progress
+from rlhf_cli.run.ranks import Ranks
 from rlhf_cli.run.report.page import write_report
 from rlhf_cli.run.signals import StopFlag, Stopped
 from rlhf_cli.run.trackers import Tracked, Tracker, numeric_settings, open_trackers
@@ -48,9 +49,15 @@ class Run:
     """What a stage may do with its run; made by `open_run`."""
 
     def __init__(
-        self, run_dir: RunDir, manifest: Manifest, stop: StopFlag, allowed_drift: Sequence[str] = ()
+        self,
+        run_dir: RunDir,
+        manifest: Manifest,
+        stop: StopFlag,
+        allowed_drift: Sequence[str] = (),
+        ranks: Ranks | None = None,
     ) -> None:
         self.dir = run_dir
+        self.ranks = ranks or Ranks(stop=stop)
         self.stage = manifest.stage
         self.argv = tuple(manifest.argv)
         self.metrics = MetricsLog(run_dir.metrics)
@@ -64,9 +71,10 @@ class Run:
     def say(self, text: str) -> None:
         """Write to stderr, above the progress bar, and to log.txt with the time, as far as they take it."""
         text = redact(text)
-        with suppress(OSError):  # the terminal may be gone
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+        if self.ranks.leads:
+            with suppress(OSError):  # the terminal may be gone
+                sys.stderr.write(f"{text}\n")
+                sys.stderr.flush()
         with suppress(OSError):  # what fills the disk is told where it matters: at checkpoints
             fault_point("log.write", self.dir.log)
             with self.dir.log.open("a", encoding="utf-8") as log:
@@ -120,6 +128,15 @@ class Run:
         self.event("drift", change=change)
         self.say(f"warning: goes on in spite of a change: {change}")
 
+    def note_world_size(self) -> None:
+        """Record how many processes there are; another number than before changes the last bits of sums only."""
+        size = str(self.ranks.size)
+        known = self.manifest.identity.get("world_size", size)
+        if known != size and any(self.dir.checkpoints.glob("step-*")):
+            self.note_drift(f"processes: {known} -> {size}")
+        self.manifest.identity |= {"world_size": size}
+        self._save()
+
     def set_extra(self, key: str, value: object) -> None:
         """Record something of this stage's own that later stages read, such as reward statistics."""
         self.manifest.extra[key] = value
@@ -127,7 +144,7 @@ class Run:
 
     def progress(self, total: int, *, start: int = 0) -> AbstractContextManager[Bar]:
         """Show a loop of `total` steps of which `start` are done."""
-        return open_progress(self.stage, total, start=start, say=self.say)
+        return open_progress(self.stage, total, start=start, say=self.say, may_draw=self.ranks.leads)
 
     def resumed(self, step: int) -> None:
         """Record that this attempt goes on from the checkpoint at `step`, with the metrics up to it."""
@@ -146,6 +163,8 @@ class Run:
 
     def finish(self, result: StageResult) -> None:
         """Note the result; the run counts as completed once `open_run` ends without an exception."""
+        if not self.ranks.leads:
+            return
         inside = result.artifact.is_relative_to(self.dir.root)
         artifact = result.artifact.relative_to(self.dir.root) if inside else result.artifact.absolute()
         metrics = json_numbers(result.metrics)
@@ -196,6 +215,7 @@ def open_run(
     *,
     fresh: bool = False,
     stop: StopFlag | None = None,
+    ranks: Ranks | None = None,
     differing_keys: Callable[[Tree, Tree], list[str]] = lambda old, new: [],
 ) -> Iterator[Run]:
     """Claim `spec.root`, start or continue the run in it, and record how the block ends.
@@ -218,19 +238,38 @@ def open_run(
         write_atomic(run_dir.config, redact(spec.source_text))
         write_atomic(run_dir.resolved, redact(spec.resolved_text))
         listening = stop or stack.enter_context(StopFlag().installed())
-        run = Run(run_dir, manifest, listening, spec.allowed_drift)
+        run = Run(run_dir, manifest, listening, spec.allowed_drift, ranks)
         stack.push(run.record_end)
         run.event("started", argv=list(spec.argv))
         for change in changes:
             run.note_drift(change)
+        run.note_world_size()
         if others:
             run.say(
                 f"note: the last bits of a resumed run may differ, with other versions: {', '.join(others)}"
             )
-        run.identify({"world_size": os.environ.get("WORLD_SIZE", "1")})
         tracked = Tracked(spec.root, spec.stage, numeric_settings(spec.tree))
         run.trackers = stack.enter_context(open_trackers(_trackers_named(spec.tree), tracked))
         yield run
+
+
+@contextmanager
+def follow_run(spec: RunSpec, ranks: Ranks, stop: StopFlag) -> Iterator[Run]:
+    """Take part in the run that rank 0 has opened: what is written on the way goes to ranks/N inside of it.
+
+    Prepared data is read from where rank 0 keeps it.
+    """
+    leader = RunDir(spec.root)
+    run_dir = RunDir(spec.root / "ranks" / str(ranks.index), shared_cache=leader.cache)
+    shutil.rmtree(run_dir.root, ignore_errors=True)  # of an attempt before
+    run_dir.root.mkdir(parents=True)
+    run = Run(run_dir, _begin(spec, None), stop, ranks=ranks)
+    try:
+        yield run
+    except BaseException as error:
+        if not isinstance(error, RlhfError | Stopped | KeyboardInterrupt | SystemExit):
+            run.crash_file = save_crash(run_dir.root, error)
+        raise
 
 
 def _trackers_named(tree: Tree) -> list[str]:

@@ -32,7 +32,6 @@ from rlhf_cli.data.prepare import (
     without_ties,
 )
 from rlhf_cli.data.reference import with_reference
-from rlhf_cli.errors import Preempted
 from rlhf_cli.models import device
 from rlhf_cli.models.estimate import memory_in_words
 from rlhf_cli.models.load import (
@@ -43,9 +42,10 @@ from rlhf_cli.models.load import (
     open_policy,
     parameters_in_words,
 )
-from rlhf_cli.models.save import save_trained
+from rlhf_cli.models.parallel import save_together, share_out
 from rlhf_cli.models.scoring import logprobs_at
-from rlhf_cli.run.metrics import Mean, merge
+from rlhf_cli.run.metrics import Mean, merge, merge_together
+from rlhf_cli.run.ranks import Ranks
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.distributions import record_margins
 from rlhf_cli.stages.layout import choose_layout, sides_of
@@ -58,26 +58,36 @@ _PAIRS_FOR_HISTOGRAM = 1000
 
 def run(config: DpoConfig, run: Run) -> StageResult:
     """Train the policy on comparisons and write it to the run."""
-    vocabulary, data = prepare(config, run.dir.cache)
+    with run.ranks.leader_first():
+        vocabulary, data = prepare(config, run.dir.cache)
     data.publish(run)
-    policy = open_policy(config.model, vocabulary, config.seed)
-    device.disable_dropout(policy.model)
+    policy = open_trained(config, vocabulary)
     run.add_parent("model", policy.path, policy.digest)
     device.set_up_training(policy.core, config.train)
     autocast = device.autocast_for(config.train.precision, policy.device, device.num_parameters(policy.model))
     reference = policy if config.reference is None else load_reference(config.reference, policy.vocabulary)
     layout = choose_layout(run, [policy, reference], sides_of([*data.train, *data.eval]))
+    models = [policy] if reference is policy else [policy, reference]
+    share_out([(each, each.model) for each in models], config.distributed, run.ranks)
     if config.loss.type not in REFERENCE_FREE:
         data = attach_reference(config, run, reference, autocast, data, layout)
-    source = walk(config, data, layout)
+    source = walk(config, data, layout, run.ranks)
     learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
-    updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
+    roles = [Role("policy", policy.model, config.optim.lr)]
+    updater = Updater(roles, config.optim, source.num_steps, run.ranks)
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
     pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
     record_margins(run, learner.margins(pairs[:_PAIRS_FOR_HISTOGRAM]), rows=rows)
-    save_trained(policy, run.dir)
+    save_together(policy, run, lambda: open_trained(config, vocabulary))
     return StageResult(run.dir.model, source.num_steps, metrics)
+
+
+def open_trained(config: DpoConfig, vocabulary: Vocabulary) -> LoadedModel:
+    """Open the policy without dropout."""
+    policy = open_policy(config.model, vocabulary, config.seed)
+    device.disable_dropout(policy.model)
+    return policy
 
 
 @dataclass(frozen=True)
@@ -118,21 +128,26 @@ class Learner:
     @torch.no_grad()
     def margins(self, pairs: Sequence[EncodedPair]) -> Tensor:
         """Give the implicit reward margins of N pairs [N], not in the order given."""
-        parts = []
-        for batch in self.source.micro_batches_of(pairs):
-            batch = batch.to(self.policy.device)
+        margins: list[float] = []
+        for part, counts in self.source.turns(pairs):
+            batch = part.to(self.policy.device)
             sums = completion_logprobs(self.policy, self.autocast, batch.answers).view(-1, 2)
             num_tokens = batch.answers.num_tokens.view(-1, 2)
-            parts.append(margins_of(self.loss, sums, batch.reference_logprobs, num_tokens, batch.p_chosen))
-        return torch.cat(parts)
+            own = margins_of(self.loss, sums, batch.reference_logprobs, num_tokens, batch.p_chosen)
+            margins += own.tolist() if counts else ()
+        return torch.tensor([margin for share in self.source.ranks.gather(margins) for margin in share])
 
     @torch.no_grad()
     def evaluate(self) -> Mapping[str, float]:
         """Measure the loss, and how often and by how much the chosen answer gained more, on held-out pairs."""
         if not self.held_out:
             return {}
-        losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
-        merged = merge([{"loss": Mean(float(x.total), x.weight), **x.metrics} for x in losses])
+        merged: dict[str, Mean] = {}
+        for batch, counts in self.source.turns(self.held_out):
+            loss = self.objective(batch)
+            if counts:
+                merged = merge([merged, {"loss": Mean(float(loss.total), loss.weight)}, loss.metrics])
+        merged = merge_together(merged, self.source.ranks)
         return {name: mean.value for name, mean in merged.items()}
 
 
@@ -201,24 +216,26 @@ def attach_reference(
 
     @torch.no_grad()
     def compute(pairs: Sequence[EncodedPair]) -> Tensor:
-        scored = torch.empty(len(pairs), 2)
-        for part in layout.cut(
-            range(len(pairs)), lambda i: layout.length_of_pair(pairs[i]), _micro_tokens(config)
-        ):
-            if run.stop.requested:
-                raise Preempted(
-                    "interrupted while the reference scored the pairs", fix="run the same command again"
-                )
+        scored = torch.zeros(len(pairs), 2)
+        parts = layout.cut(
+            range(len(pairs)),
+            lambda i: layout.length_of_pair(pairs[i]),
+            _micro_tokens(config),
+            run.ranks.size,
+        )
+        for part, counts in run.ranks.turns(parts):
             batch = layout.collate_pairs([pairs[i] for i in part]).to(reference.device)
             sums = completion_logprobs(reference, autocast, batch.answers)
-            scored[part] = sums.float().cpu().view(-1, 2)
-        return scored
+            if counts:
+                scored[part] = sums.float().cpu().view(-1, 2)
+        return run.ranks.add_up(scored)
 
     train, held_out = (
         with_reference(
             pairs,
             compute,
             folder=run.dir.cache,
+            ranks=run.ranks,
             model_digest=f"{reference.digest} {config.train.precision}",
         )
         for pairs in (data.train, data.eval[: config.eval.max_rows])
@@ -250,11 +267,15 @@ def prepare(config: DpoConfig, cache: Path | None = None) -> tuple[Vocabulary, P
     return vocabulary, encode_comparisons(records, make_encoder)
 
 
-def walk(config: DpoConfig, data: Prepared[EncodedPair], layout: Layout) -> RowSource[EncodedPair, PairBatch]:
+def walk(
+    config: DpoConfig, data: Prepared[EncodedPair], layout: Layout, ranks: Ranks | None = None
+) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
     whole = config.loss.type == "kto" or config.loss.type in NEEDS_WHOLE_BATCH  # means and orders over a step
     micro_tokens = WHOLE_STEP if whole else _micro_tokens(config)
-    return walk_pairs(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)
+    return walk_pairs(
+        data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed, ranks=ranks
+    )
 
 
 def _micro_tokens(config: DpoConfig) -> int:

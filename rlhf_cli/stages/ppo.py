@@ -28,15 +28,15 @@ from rlhf_cli.data.prepare import Prepared, encode_prompts, make_encoder_of, pro
 from rlhf_cli.errors import DivergedError
 from rlhf_cli.models.actor_critic import ActorCritic
 from rlhf_cli.models.estimate import memory_in_words
-from rlhf_cli.models.load import Vocabulary, load_vocabulary, parameters_in_words
-from rlhf_cli.models.save import save_trained
+from rlhf_cli.models.load import Vocabulary, load_vocabulary, open_policy, parameters_in_words
+from rlhf_cli.models.parallel import save_together
 from rlhf_cli.reward.scorer import Scorer, combine
 from rlhf_cli.rollout.experience import Experience
 from rlhf_cli.rollout.measured import PpoBatch, to_columns
 from rlhf_cli.run.metrics import Mean
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.distributions import record_answers
-from rlhf_cli.stages.ppo_setup import choose_cutter, open_engine, open_models, open_scorers
+from rlhf_cli.stages.ppo_setup import choose_cutter, open_engine, open_models, open_scorers, share_out_all
 from rlhf_cli.training.loop import Cadence, Trainer
 from rlhf_cli.training.optim import Role, Updater
 from rlhf_cli.training.parts import Loss
@@ -50,6 +50,8 @@ def run(config: PpoConfig, run: Run) -> StageResult:
     vocabulary, data = prepare(config)
     data.publish(run)
     actors, rewards = open_models(config, vocabulary, run)
+    cutter = choose_cutter(config, run, actors, rewards, data)
+    share_out_all(config, actors, rewards, run)
     experience = Experience(
         actors,
         open_engine(config, actors, data.train, run),
@@ -58,19 +60,19 @@ def run(config: PpoConfig, run: Run) -> StageResult:
         rollout=config.rollout,
         settings=config.ppo,
         num_iterations=num_iterations(config, len(data.train)),
-        cutter=choose_cutter(config, run, actors, rewards, data),
+        cutter=cutter,
         seed=config.seed,
     )
     roles = [Role("policy", actors.policy.model, config.optim.lr)]
     if actors.critic is not None:
         roles.append(Role("critic", actors.critic, config.critic.lr or config.optim.lr))
     learner = Learner(actors, config.ppo, experience, data.eval[: config.eval.max_rows], run.dir.answers)
-    updater = Updater(roles, config.optim, experience.num_steps)
+    updater = Updater(roles, config.optim, experience.num_steps, run.ranks)
     trainer = Trainer(
         run, experience, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint)
     )
     metrics = trainer.fit()
-    save_trained(actors.policy, run.dir)
+    save_together(actors.policy, run, lambda: open_policy(config.model, vocabulary, config.seed))
     return StageResult(run.dir.model, experience.num_steps, metrics)
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
+from torch import nn
+
 from rlhf_cli.config.sections import Rollout, reward_model_paths
 from rlhf_cli.config.stages import PpoConfig
 from rlhf_cli.data.encode import EncodedPrompt
 from rlhf_cli.data.prepare import Prepared
 from rlhf_cli.models import device
 from rlhf_cli.models.actor_critic import ActorCritic, open_actors
-from rlhf_cli.models.heads import RewardModel, ScoreScale, load_reward_model
+from rlhf_cli.models.heads import Critic, RewardModel, ScoreScale, load_reward_model
 from rlhf_cli.models.load import LoadedModel, Vocabulary, open_policy
+from rlhf_cli.models.parallel import share_out
 from rlhf_cli.reward.build import Outside, build_scorers
 from rlhf_cli.reward.scorer import Scorer
 from rlhf_cli.rollout.engine import Engine
@@ -48,6 +51,19 @@ def open_models(
     return actors, rewards
 
 
+def share_out_all(
+    config: PpoConfig, actors: ActorCritic, rewards: Mapping[str, RewardModel], run: Run
+) -> None:
+    """Share the weights of every model out, where that is asked for; of a classifier all but its head."""
+    policies = [each for each in (actors.policy, actors.reference) if each is not None]
+    classifiers = [reward.loaded for reward in rewards.values()]
+    if isinstance(actors.critic, Critic):
+        classifiers.append(actors.critic.loaded)
+    called: list[tuple[LoadedModel, nn.Module]] = [(each, each.model) for each in policies]
+    called += [(each, each.core.base_model) for each in classifiers]
+    share_out(called, config.distributed, run.ranks)
+
+
 def open_reward_model(path: str, policy: LoadedModel, run: Run) -> RewardModel:
     """Load a reward model, and say what is particular about it."""
     reward = load_reward_model(path, policy)
@@ -74,7 +90,7 @@ def choose_cutter(
     models = [*actors.models, *(reward.loaded for reward in rewards.values())]
     layout = choose_layout_up_to(run, models, longest)
     micro_tokens = device.micro_tokens_for(config.train.micro_tokens, actors.policy.device)
-    return Cutter(layout, micro_tokens, actors.policy.device)
+    return Cutter(layout, micro_tokens, actors.policy.device, run.ranks)
 
 
 def open_engine(config: PpoConfig, actors: ActorCritic, prompts: Sequence[EncodedPrompt], run: Run) -> Engine:
@@ -120,5 +136,5 @@ def open_scorers(
         actors.policy.vocabulary,
         micro_tokens=device.micro_tokens_for(config.train.micro_tokens, actors.policy.device),
         autocast=actors.autocast,
-        outside=Outside(run.dir.root / "cache", lambda: run.stop.requested),
+        outside=Outside(run.dir.root / "cache", lambda: run.stop.requested, run.ranks),
     )

@@ -38,9 +38,10 @@ from rlhf_cli.models.load import (
     open_policy,
     parameters_in_words,
 )
-from rlhf_cli.models.save import save_trained
+from rlhf_cli.models.parallel import save_together, share_out
 from rlhf_cli.models.scoring import logprobs_at
-from rlhf_cli.run.metrics import Mean
+from rlhf_cli.run.metrics import Mean, merge_together
+from rlhf_cli.run.ranks import Ranks
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.layout import choose_layout
 from rlhf_cli.training.loop import Cadence, Trainer
@@ -50,18 +51,21 @@ from rlhf_cli.training.parts import Loss
 
 def run(config: SftConfig, run: Run) -> StageResult:
     """Train the model on demonstrations and write it to the run."""
-    vocabulary, data = prepare(config, run.dir.cache)
+    with run.ranks.leader_first():
+        vocabulary, data = prepare(config, run.dir.cache)
     data.publish(run)
     policy = open_policy(config.model, vocabulary, config.seed)
     run.add_parent("model", policy.path, policy.digest)
     set_up_training(policy.core, config.train)
-    source = walk(config, data, choose_layout(run, [policy], [*data.train, *data.eval]))
-    updater = Updater([Role("policy", policy.model, config.optim.lr)], config.optim, source.num_steps)
+    source = walk(config, data, choose_layout(run, [policy], [*data.train, *data.eval]), run.ranks)
+    share_out([(policy, policy.model)], config.distributed, run.ranks)
+    roles = [Role("policy", policy.model, config.optim.lr)]
+    updater = Updater(roles, config.optim, source.num_steps, run.ranks)
     autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
     learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
     metrics = trainer.fit()
-    save_trained(policy, run.dir)
+    save_together(policy, run, lambda: open_policy(config.model, vocabulary, config.seed))
     return StageResult(run.dir.model, source.num_steps, metrics)
 
 
@@ -91,10 +95,12 @@ class Learner:
         if not self.held_out:
             return {}
         self.policy.model.eval()
-        losses = [self.objective(batch) for batch in self.source.micro_batches_of(self.held_out)]
+        total = Mean(0.0, 0.0)
+        for batch, counts in self.source.turns(self.held_out):
+            loss = self.objective(batch)
+            total = total + Mean(float(loss.total), loss.weight) if counts else total
         self.policy.model.train()
-        total = sum((Mean(float(loss.total), loss.weight) for loss in losses), start=Mean(0.0, 0.0))
-        return {"loss": total.value}
+        return {"loss": merge_together({"loss": total}, self.source.ranks)["loss"].value}
 
 
 def plan(config: SftConfig) -> str:
@@ -120,8 +126,10 @@ def prepare(config: SftConfig, cache: Path | None = None) -> tuple[Vocabulary, P
 
 
 def walk(
-    config: SftConfig, data: Prepared[EncodedText], layout: Layout
+    config: SftConfig, data: Prepared[EncodedText], layout: Layout, ranks: Ranks | None = None
 ) -> RowSource[EncodedText, AnswerBatch]:
     """Walk the training rows as the configuration says."""
     micro_tokens = micro_tokens_for(config.train.micro_tokens, pick_device())
-    return walk_texts(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)
+    return walk_texts(
+        data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed, ranks=ranks
+    )

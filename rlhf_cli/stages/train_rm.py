@@ -31,8 +31,9 @@ from rlhf_cli.models.device import (
 from rlhf_cli.models.estimate import memory_in_words
 from rlhf_cli.models.heads import load_classifier, scores_at
 from rlhf_cli.models.load import LoadedModel, Vocabulary, load_vocabulary, parameters_in_words
-from rlhf_cli.models.save import save_trained
+from rlhf_cli.models.parallel import save_together, share_out
 from rlhf_cli.run.metrics import Mean
+from rlhf_cli.run.ranks import Ranks
 from rlhf_cli.run.session import Run, StageResult
 from rlhf_cli.stages.distributions import record_scores
 from rlhf_cli.stages.layout import choose_layout, sides_of
@@ -45,15 +46,17 @@ _PAIRS_FOR_SCALE = 1000
 
 def run(config: TrainRmConfig, run: Run) -> StageResult:
     """Train the reward model on comparisons and write it to the run."""
-    vocabulary, data = prepare(config, run.dir.cache)
+    with run.ranks.leader_first():
+        vocabulary, data = prepare(config, run.dir.cache)
     data.publish(run)
-    torch.manual_seed(config.seed)  # decides new LoRA weights and their dropout
-    loaded = load_classifier(config.model, vocabulary, new_head_seed=config.seed)
+    loaded = open_classifier(config, vocabulary)
     run.add_parent("model", loaded.path, loaded.digest)
     set_up_training(loaded.core, config.train)
     layout = choose_layout(run, [loaded], sides_of([*data.train, *data.eval]))
-    source = walk(config, data, layout)
-    updater = Updater([Role("reward", loaded.model, config.optim.lr)], config.optim, source.num_steps)
+    source = walk(config, data, layout, run.ranks)
+    share_out([(loaded, loaded.core.base_model)], config.distributed, run.ranks)
+    roles = [Role("reward", loaded.model, config.optim.lr)]
+    updater = Updater(roles, config.optim, source.num_steps, run.ranks)
     autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
     learner = Learner(loaded, autocast, config.loss, source, data.eval[: config.eval.max_rows])
     trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
@@ -62,8 +65,14 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})
     pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
     record_scores(run, *learner.scores_of(pairs[:_PAIRS_FOR_SCALE]), rows=rows)
-    save_trained(loaded, run.dir)
+    save_together(loaded, run, lambda: open_classifier(config, vocabulary))
     return StageResult(run.dir.model, source.num_steps, metrics)
+
+
+def open_classifier(config: TrainRmConfig, vocabulary: Vocabulary) -> LoadedModel:
+    """Open the model with a new head, always the same."""
+    torch.manual_seed(config.seed)  # decides new LoRA weights and their dropout
+    return load_classifier(config.model, vocabulary, new_head_seed=config.seed)
 
 
 @dataclass(frozen=True)
@@ -106,11 +115,15 @@ class Learner:
     @torch.no_grad()
     def scores_of(self, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
         """Score any pairs -> two tensors, not in the order given, without the dropout of adapters."""
-        batches = self.source.micro_batches_of(pairs)
         self.loaded.core.eval()
-        sides = [self.scores(batch.to(self.loaded.device)) for batch in batches]
+        scored: list[tuple[float, float]] = []
+        for batch, counts in self.source.turns(pairs):
+            chosen, rejected = self.scores(batch.to(self.loaded.device))
+            scored += zip(chosen.tolist(), rejected.tolist(), strict=True) if counts else ()
         self.loaded.core.train()
-        return torch.cat([chosen for chosen, _ in sides]), torch.cat([rejected for _, rejected in sides])
+        everything = [pair for share in self.source.ranks.gather(scored) for pair in share]
+        both = torch.tensor(everything)
+        return both[:, 0], both[:, 1]
 
     def rows(self, batch: PairBatch) -> Sequence[str]:
         """Name the rows of a micro-batch."""
@@ -121,7 +134,7 @@ class Learner:
         if not self.held_out:
             return {}
         chosen, rejected = self.scores_of(self.held_out)
-        margins = (chosen - rejected).cpu()
+        margins = chosen - rejected
         return {
             "accuracy": pair_accuracy(margins),
             "calibration_error": expected_calibration_error(margins),
@@ -155,8 +168,10 @@ def prepare(config: TrainRmConfig, cache: Path | None = None) -> tuple[Vocabular
 
 
 def walk(
-    config: TrainRmConfig, data: Prepared[EncodedPair], layout: Layout
+    config: TrainRmConfig, data: Prepared[EncodedPair], layout: Layout, ranks: Ranks | None = None
 ) -> RowSource[EncodedPair, PairBatch]:
     """Walk the training rows as the configuration says."""
     micro_tokens = micro_tokens_for(config.train.micro_tokens, pick_device())
-    return walk_pairs(data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed)
+    return walk_pairs(
+        data.train, layout, config.train, micro_tokens=micro_tokens, seed=config.seed, ranks=ranks
+    )

@@ -4,6 +4,7 @@ A PPO run and an SFT run differ in their source and their objective only.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -45,6 +46,7 @@ class Trainer(Generic[B]):
         self, run: Run, source: BatchSource[B], learner: Learner[B], updater: Updater, cadence: Cadence
     ) -> None:
         self._run = run
+        self._ranks = run.ranks
         self._source = source
         self._learner = learner
         self._updater = updater
@@ -81,7 +83,8 @@ class Trainer(Generic[B]):
                     fix="run the same command again to go on",
                 ) from None
         self._bad_steps.require_any_taken(self._source.num_steps)
-        self._run.stop.check()  # the rest can be done by the next process as well
+        if self._ranks.stop_requested:
+            raise Stopped  # the rest can be done by the next process as well
         return self._newest_metrics()
 
     def _walk(self, bar: Bar) -> bool:
@@ -158,7 +161,7 @@ class Trainer(Generic[B]):
             self._save(must=False)
 
     def _stop_if_asked(self) -> None:
-        if self._run.stop.requested and self._source.at_boundary:
+        if self._source.at_boundary and self._ranks.stop_requested:
             raise Preempted("asked to stop")
 
     def _evaluate_if_due(self, bar: Bar) -> None:
@@ -168,7 +171,8 @@ class Trainer(Generic[B]):
         due = num_since >= self._cadence.evaluate or (step == self._source.num_steps and num_since > 0)
         if not self._source.at_boundary or not due:
             return
-        with self._run.stop.immediate():  # nothing of it needs saving
+        # Nothing of it needs saving; several processes stop together, between micro-batches.
+        with self._run.stop.immediate() if self._ranks.size == 1 else nullcontext():
             values = {f"eval/{name}": value for name, value in self._learner.evaluate().items()}
         self._evaluated_step = step
         if not values:
@@ -214,7 +218,8 @@ class Trainer(Generic[B]):
         self._source.load_state_dict(source)
         self._saved_step = self._tried_step = checkpoint.step
         self._run.metrics.truncate_after(checkpoint.step)
-        evaluated = [
-            row["step"] for row in self._run.metrics.read() if any(k.startswith("eval/") for k in row)
-        ]
-        self._evaluated_step = int(max(evaluated, default=-self._cadence.evaluate))
+        self._evaluated_step = self._ranks.lead(self._find_evaluated_step)
+
+    def _find_evaluated_step(self) -> int:
+        steps = [row["step"] for row in self._run.metrics.read() if any(k.startswith("eval/") for k in row)]
+        return int(max(steps, default=-self._cadence.evaluate))

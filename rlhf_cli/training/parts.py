@@ -46,7 +46,7 @@ class Learner(Protocol[B_contra]):
 
 
 class BatchSource(Protocol[B_co]):
-    """Yields optimizer steps, each as its micro-batches, from wherever it stands.
+    """Yields optimizer steps, each as this process's share of its micro-batches, from wherever it stands.
 
     Its state is small and JSON; it is only asked for while `at_boundary`, and describes the position before the
     next step. A source that samples may raise Preempted while it works; its state is then that of the boundary.
@@ -57,6 +57,11 @@ class BatchSource(Protocol[B_co]):
 
     @property
     def at_boundary(self) -> bool: ...
+
+    @property
+    def num_idle(self) -> int:
+        """Count the micro-batches at the end of the step yielded last that other processes count."""
+        ...
 
     def __iter__(self) -> Iterator[Sequence[B_co]]: ...
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 import torch
 
-from rlhf_cli.errors import Preempted, ResourceError
+from rlhf_cli.errors import DivergedError, Preempted, ResourceError
 from rlhf_cli.run.failures import is_out_of_memory
-from rlhf_cli.run.metrics import Mean, merge
+from rlhf_cli.run.metrics import Mean, merge, merge_together
 from rlhf_cli.training.guards import NotFinite
 from rlhf_cli.training.memory import peak_in_words, release_memory, rng_tensors, set_rng
 from rlhf_cli.training.optim import Updater
@@ -23,7 +23,7 @@ _LESS_MEMORY = (
 
 
 class Stepper(Generic[B]):
-    """Takes steps; one that fails leaves weights, gradients and generators as they were."""
+    """Takes steps; one that fails leaves weights, gradients and generators as they were, on all processes."""
 
     def __init__(
         self, source: BatchSource[B], learner: Learner[B], updater: Updater, say: Callable[[str], None]
@@ -31,21 +31,22 @@ class Stepper(Generic[B]):
         self._source = source
         self._learner = learner
         self._updater = updater
+        self._ranks = updater.ranks
         self._say = say
 
     def take(self, micro_batches: Sequence[B], *, should_stop: Callable[[], bool]) -> dict[str, Mean]:
-        """Accumulate the gradient sums of one step, divide once, and update. Returns metrics.
+        """Accumulate the gradient sums of one step, divide once, and update. Returns metrics over all processes.
 
-        Raises NotFinite for numbers that are not, Preempted when asked to stop, ResourceError when one row alone
-        does not fit into memory; the step is then undone.
+        Raises, together, NotFinite for numbers that are not, Preempted when asked to stop, ResourceError when one
+        row alone does not fit into memory; the step is then undone.
         """
         rng = rng_tensors()
         try:
-            weight, metrics = self._accumulate(micro_batches, should_stop, rng)
+            weight, metrics = self._total(*self._accumulate(micro_batches, should_stop, rng))
             facts = self._updater.step(weight)
         except NotFinite as problem:
             self._undo(rng)
-            problem.rows = problem.rows or [row for part in micro_batches for row in self._learner.rows(part)]
+            problem.rows = problem.rows or self._names_of(micro_batches)
             raise
         except Preempted:
             self._undo(rng)
@@ -56,8 +57,12 @@ class Stepper(Generic[B]):
         """Go through the largest micro-batch that will come, so that too little memory shows before the first step."""
         rng = rng_tensors()
         with self._updater.memory_reserved(), suppress(NotFinite):  # the step itself will name its rows
-            while (largest := self._source.largest()) is not None and self._backward(largest) is None:
-                self._make_smaller(largest)
+            while (largest := self._source.largest()) is not None:
+                loss = self._forward(largest)
+                fits = isinstance(loss, Loss) and self._backward(loss)
+                if not self._ranks.any(not fits and not isinstance(loss, DivergedError)):
+                    break
+                self._make_smaller(largest, failed=not fits)
                 self._undo(rng)
         self._undo(rng)
 
@@ -65,38 +70,111 @@ class Stepper(Generic[B]):
         self, micro_batches: Sequence[B], should_stop: Callable[[], bool], rng: dict[str, torch.Tensor]
     ) -> tuple[float, dict[str, Mean]]:
         weight, num_tokens, metrics = 0.0, 0, dict[str, Mean]()
-        for batch in micro_batches:
-            if should_stop():
+        num_counted = len(micro_batches) - self._source.num_idle
+        fits = True
+        for number, batch in enumerate(micro_batches):
+            asked = should_stop()
+            if asked and self._ranks.size == 1:
                 raise Preempted("asked to stop")
-            loss = self._backward(batch)
-            if loss is None:
-                self._make_smaller(batch)
-                self._undo(rng)
-                return self._accumulate(self._source.again(), should_stop, rng)
+            loss = self._forward(batch)
+            failure = loss if isinstance(loss, DivergedError) else None
+            fits = fits and loss is not None
+            stop, full, diverged = self._ranks.most([asked, not fits, failure is not None])
+            if stop:
+                raise Preempted("asked to stop")
+            if diverged:
+                self._raise_together(failure)
+            if full:
+                return self._once_more(batch, should_stop, rng, failed=not fits)
+            assert isinstance(loss, Loss)
+            if number >= num_counted:
+                self._backward(replace(loss, total=loss.total * 0.0))
+                continue
+            fits = self._backward(loss)
             weight, num_tokens = weight + loss.weight, num_tokens + loss.num_tokens
-            metrics = merge([metrics, {"loss": Mean(float(loss.total), loss.weight)}, loss.metrics])
+            metrics = merge([metrics, {"loss": Mean(float(loss.total.detach()), loss.weight)}, loss.metrics])
+        if self._ranks.any(not fits):
+            return self._once_more(micro_batches[-1], should_stop, rng, failed=not fits)
         return weight, metrics | ({"tokens": Mean(float(num_tokens), 1.0)} if num_tokens else {})
 
-    def _backward(self, batch: B) -> Loss | None:
-        """Add the gradient of one micro-batch; None where memory runs out."""
+    def _once_more(
+        self, batch: B, should_stop: Callable[[], bool], rng: dict[str, torch.Tensor], *, failed: bool
+    ) -> tuple[float, dict[str, Mean]]:
+        self._make_smaller(batch, failed=failed)
+        self._undo(rng)
+        return self._accumulate(self._source.again(), should_stop, rng)
+
+    def _total(self, weight: float, metrics: dict[str, Mean]) -> tuple[float, dict[str, Mean]]:
+        """Add up, together, what was counted."""
+        if self._ranks.size == 1:
+            return weight, metrics
+        merged = merge_together({"": Mean(weight, 0.0), **metrics}, self._ranks)
+        if "tokens" in merged:  # each process counts its own of the same step
+            merged["tokens"] = Mean(merged["tokens"].total, 1.0)
+        return merged.pop("").total, merged
+
+    def _raise_together(self, failure: DivergedError | None) -> NoReturn:
+        """Raise the error of the first process that has one, with the rows that all of them name."""
+        if failure is not None and self._ranks.size == 1:
+            raise failure
+        rows = failure.rows if isinstance(failure, NotFinite) else ()
+        told = (
+            [failure.message, failure.where, failure.fix, isinstance(failure, NotFinite)] if failure else None
+        )
+        everything = self._ranks.gather([told, list(rows)])
+        message, where, fix, is_not_finite = next(each for each, _ in everything if each)
+        problem = (NotFinite if is_not_finite else DivergedError)(message, where=where, fix=fix)
+        if isinstance(problem, NotFinite):
+            problem.rows = [row for _, names in everything for row in names]
+        raise problem from failure
+
+    def _names_of(self, micro_batches: Sequence[B]) -> list[str]:
+        own = [row for part in micro_batches for row in self._learner.rows(part)]
+        return [row for rows in self._ranks.gather(own) for row in rows]
+
+    def _forward(self, batch: B) -> Loss | DivergedError | None:
+        """Compute the loss of one micro-batch; None where memory runs out, or the error that its numbers are."""
         try:
             loss = self._learner.objective(batch)
-            if not bool(torch.isfinite(loss.total)):
-                problem = NotFinite(
-                    f"the loss is not finite at step {self._updater.step_count + 1}", where="optim.lr"
-                )
-                problem.rows = self._learner.rows(batch)
-                raise problem
+        except (RuntimeError, MemoryError) as error:
+            self._require_memory_error(error)
+            return None  # with the error go the frames that still hold the memory
+        except DivergedError as error:
+            return error
+        if bool(torch.isfinite(loss.total)):
+            return loss
+        problem = NotFinite(
+            f"the loss is not finite at step {self._updater.step_count + 1}", where="optim.lr"
+        )
+        problem.rows = self._learner.rows(batch)
+        return problem
+
+    def _backward(self, loss: Loss) -> bool:
+        """Add the gradient of one micro-batch; False where memory runs out."""
+        try:
             torch.autograd.backward(loss.total)
         except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None  # with the error go the frames that still hold the memory
-        return replace(loss, total=loss.total.detach())
+            self._require_memory_error(error)
+            return False
+        return True
 
-    def _make_smaller(self, batch: B) -> None:
-        """Halve the micro-batches of this and all later steps; the gradient stays a sum over the same rows."""
-        num_rows = len(self._learner.rows(batch))
+    def _require_memory_error(self, error: RuntimeError | MemoryError) -> None:
+        """Raise any other error; where weights are shared out this one as well: the others wait in the middle."""
+        if not is_out_of_memory(error):
+            raise error
+        if self._updater.is_shared_out:
+            raise ResourceError(
+                f"out of memory at step {self._updater.step_count + 1}; the peak was {peak_in_words()}",
+                where="train.micro_tokens",
+                fix="set train.micro_tokens to half of what it is, and run the same command again",
+            ) from error
+
+    def _make_smaller(self, batch: B, *, failed: bool) -> None:
+        """Halve, together, the micro-batches of this and all later steps; the gradient stays a sum over the same rows.
+
+        `failed` says that it is this process whose memory is full.
+        """
+        (num_rows,) = self._ranks.most([len(self._learner.rows(batch)) if failed else 0])
         step = self._updater.step_count + 1
         if num_rows < 2:
             raise ResourceError(

@@ -139,11 +139,12 @@ def test_a_configuration_key_may_be_changed_when_asked_for(
     assert run.manifest.attempts[-1].resumed_from_step == 4
 
 
-def test_another_world_size_is_refused(own: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_another_number_of_processes_is_noted(own: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     interrupt("sft", own.settings("sft"), tmp_path, monkeypatch)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunConflictError, match="world_size"):
-        run_stage("sft", own.settings("sft"), tmp_path)
+    manifest = RunDir(tmp_path / "sft").manifest
+    manifest.write_text(manifest.read_text().replace('"world_size": "1"', '"world_size": "2"'))
+    run = run_stage("sft", own.settings("sft"), tmp_path)
+    assert [drift.change for drift in run.manifest.drifts] == ["processes: 2 -> 1"]
 
 
 def test_the_policy_of_a_resumed_run_is_bit_for_bit_the_same(

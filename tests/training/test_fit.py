@@ -163,6 +163,8 @@ def test_a_damaged_newest_checkpoint_costs_time_only(tmp_path: Path, straight: S
 class Iterations:
     """A source with boundaries after every third step only, such as PPO's."""
 
+    num_idle = 0
+
     def __init__(self) -> None:
         self.position, self.num_steps = 0, 9
         self.at_boundary = True
