@@ -73,8 +73,8 @@ def _make_mesh(settings: Distributed, ranks: Ranks, device: torch.device) -> Dev
 
 
 def is_shared_out(module: nn.Module) -> bool:
-    """Say whether any weight is in parts."""
-    return any(isinstance(parameter, DTensor) for parameter in module.parameters())
+    """Say whether weights are in parts, though they may be gathered for now."""
+    return any(isinstance(part, FSDPModule) for part in module.modules())
 
 
 @contextmanager

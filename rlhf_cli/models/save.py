@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from rlhf_cli.models.load import LoadedModel, Vocabulary, quiet_loading
@@ -69,17 +69,21 @@ def write_weights(loaded: LoadedModel, folder: Path) -> None:
     Merging in place and back would change the last bits of the base.
     """
     quiet_loading()
-    if loaded.model is loaded.core:
-        loaded.core.save_pretrained(folder)
-        return
+    # Not `state_dict`, which puts weights that are gathered for now back into their parts.
+    weights = dict(base_weights(loaded.core))
+    if loaded.model is not loaded.core:
+        _merge_adapters(loaded.core, weights)
+    loaded.core.save_pretrained(folder, state_dict=weights)
+
+
+def _merge_adapters(core: PreTrainedModel, weights: dict[str, Tensor]) -> None:
+    """Add what adapters change to the weights below them."""
     from peft.tuners.lora import Linear
 
-    weights = dict(base_weights(loaded.core))
-    for name, module in loaded.core.named_modules():
+    for name, module in core.named_modules():
         if isinstance(module, Linear):
             delta = module.get_delta_weight(module.active_adapters[0])
             weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta
-    loaded.core.save_pretrained(folder, state_dict=weights)
 
 
 def _fresh_sibling(target: Path) -> Path:

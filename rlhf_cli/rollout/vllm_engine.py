@@ -22,6 +22,7 @@ from rlhf_cli.models.save import write_weights
 from rlhf_cli.models.scoring import labelled_logprobs
 from rlhf_cli.rollout.engine import Completion, Sampling
 from rlhf_cli.rollout.vllm_server import Sampled
+from rlhf_cli.run.ranks import Ranks
 
 _PROOF_TOKENS = 16
 # Far from 1, where a server that gives log-probs before the temperature is applied could not be told.
@@ -57,6 +58,7 @@ class VllmEngine:
         proof_prompts: Sequence[Sequence[int]],
         tolerance: float,
         autocast: Autocast,
+        ranks: Ranks | None = None,
     ) -> None:
         self._server = server
         self._policy = policy
@@ -64,14 +66,18 @@ class VllmEngine:
         self._proof_prompts = proof_prompts
         self._tolerance = tolerance
         self._autocast = autocast
+        self._ranks = ranks or Ranks()
         self._session = secrets.token_hex(4)  # a server that another run has used must not pass for ours
         self._version = ""
         self._iteration: int | None = None
 
     def refresh(self, iteration: int) -> None:
-        """Hand the policy's weights over, unless those of `iteration` are there already, and prove that it worked."""
+        """Hand the policy's weights over, unless those of `iteration` are there already, and prove that it worked.
+
+        One process does it for all.
+        """
         if iteration != self._iteration:
-            self._version = self._hand_over(iteration)
+            self._version = self._ranks.lead(lambda: self._hand_over(iteration))
             self._iteration = iteration
 
     def generate(

@@ -123,6 +123,7 @@ def open_vllm(
         proof_prompts=[prompt.input_ids for prompt in prompts[:_NUM_PROOFS]],
         tolerance=rollout.tolerance,
         autocast=actors.autocast,
+        ranks=run.ranks,
     )
 
 
