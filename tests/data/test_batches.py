@@ -133,6 +133,9 @@ def test_packing_fills_evenly() -> None:
     assert pack_by_tokens([4, 3, 3, 2], int, 8) == [[4, 2], [3, 3]]
     assert pack_by_tokens([9, 1, 1], int, 8) == [[9], [1, 1]]
     assert pack_by_tokens([3, 3, 3], int, 5) == [[3], [3], [3]]
+    assert pack_by_tokens([4, 3, 3, 2], int, 100, 2) == [[4, 2], [3, 3]]  # one for each process
+    assert pack_by_tokens([4, 3, 3, 2], int, 5, 2) == [[4], [3], [3], [2]]
+    assert pack_by_tokens([4], int, 100, 2) == [[4]]
     assert pack_by_tokens([], int, 8) == []
 
 

@@ -8,9 +8,12 @@ from hypothesis import strategies as st
 
 from rlhf_cli.config.sections import Train
 from rlhf_cli.data.loader import WHOLE_STEP, RowSource, epoch_order
+from rlhf_cli.run.ranks import Place, Ranks
 
 
-def walk(num_rows: int = 5, *, seed: int = 0, micro_tokens: int = 10**6, **train) -> RowSource:
+def walk(
+    num_rows: int = 5, *, seed: int = 0, micro_tokens: int = 10**6, ranks: Ranks | None = None, **train
+) -> RowSource:
     """Make a source over rows 0..num_rows-1, each of length 10, whose micro-batches are lists of rows."""
     return RowSource(
         range(num_rows),
@@ -19,6 +22,7 @@ def walk(num_rows: int = 5, *, seed: int = 0, micro_tokens: int = 10**6, **train
         train=Train(**{"batch_size": 2} | train),
         micro_tokens=micro_tokens,
         seed=seed,
+        ranks=ranks,
     )
 
 
@@ -72,7 +76,20 @@ def test_steps_are_cut_by_the_token_budget() -> None:
 def test_what_must_stay_whole_is_cut_into_steps_alone() -> None:
     source = walk(5, batch_size=2, micro_tokens=WHOLE_STEP)
     assert [len(step) for step in steps(source)] == [1, 1, 1]
-    assert source.micro_batches_of(range(5)) == [[0, 1], [2, 3], [4]]
+    assert [batch for batch, _ in source.turns(range(5))] == [[0, 1], [2, 3], [4]]
+
+
+def test_processes_share_a_step_and_none_has_less_to_do_than_another() -> None:
+    shares = []
+    for index in range(2):
+        source = walk(5, batch_size=5, micro_tokens=20, ranks=Ranks(Place(index, 2)))
+        (step,) = steps(source)
+        shares.append(([sorted(part) for part in step], source.num_idle))
+    (first, first_idle), (second, second_idle) = shares
+    assert (first_idle, second_idle) == (0, 1)
+    assert len(first) == len(second)
+    assert sorted(row for part in first + second[:-1] for row in part) == [0, 1, 2, 3, 4]
+    assert second[-1] == first[0]
 
 
 @given(
