@@ -3,6 +3,7 @@
 import sys
 from contextlib import ExitStack
 
+from rlhf_cli.run.ranks import find_place, leave
 from rlhf_cli.run.signals import StopFlag
 
 # As in commands/stages.py, whose imports take a moment: a scheduler may stop a run before they are through.
@@ -21,6 +22,8 @@ def main() -> int:
         exit_code = run_command_line(stop=stop)
         if stop:
             stop.deafen()
+            if find_place().size > 1:
+                leave(exit_code)
         return exit_code
 
 

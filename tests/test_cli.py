@@ -293,10 +293,7 @@ def test_python_m_is_the_same_program():
 
 def test_collect_is_one_process_whatever_the_launcher(rlhf, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    path = tmp_path / "collect.yaml"
-    path.write_text(
-        "{run_dir: c, prompts: [{path: p.jsonl}], candidates: [{path: m}], labeler: {kind: terminal}}"
-    )
-    done = rlhf("collect", "--config", path, "--json")
+    (tmp_path / "c.yaml").write_text("{run_dir: c, prompts: [{path: p}], candidates: [{path: m}]}")
+    done = rlhf("collect", "--config", tmp_path / "c.yaml", "--json")
     assert done.code == 69
     assert "one process" in parse(done)["error"]["message"]

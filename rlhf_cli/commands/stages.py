@@ -17,7 +17,7 @@ from rlhf_cli.commands.options import AllowDrift, ConfigFile, DryRun, Fresh, Jso
 from rlhf_cli.errors import UnavailableError
 from rlhf_cli.redaction import redact
 from rlhf_cli.run.outcome import Outcome
-from rlhf_cli.run.ranks import Ranks, find_place, joined
+from rlhf_cli.run.ranks import Ranks, find_place, join
 from rlhf_cli.run.signals import StopFlag
 
 if TYPE_CHECKING:
@@ -102,7 +102,8 @@ def run_stage(
     )
     _refuse_many_processes(loaded.stage)
     listening = nullcontext(outcome.stop) if outcome.stop else StopFlag().installed()
-    with listening as stop, joined(stop) as ranks:
+    with listening as stop:
+        ranks = join(stop)
         outcome.rank = ranks.index
         if not ranks.lead(lambda: _finish_early(spec, outcome, fresh=fresh or loaded.reopens)):
             with (

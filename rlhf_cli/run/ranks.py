@@ -8,10 +8,11 @@ in its description must be called by all processes in the same order, and return
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rlhf_cli import errors
 from rlhf_cli.errors import RlhfError, UnavailableError
@@ -180,30 +181,30 @@ def error_of(told: Sequence[Any]) -> RlhfError:
     return error
 
 
-@contextmanager
-def joined(stop: StopFlag | None = None, environment: Mapping[str, str] = os.environ) -> Iterator[Ranks]:
-    """Join the other processes of the run inside the block: by gloo on CPUs, and NCCL between GPUs."""
+def join(stop: StopFlag | None = None, environment: Mapping[str, str] = os.environ) -> Ranks:
+    """Join the other processes of the run, until this one ends: by gloo on CPUs, and NCCL between GPUs."""
     place = find_place(environment)
-    if place.size == 1:
-        yield Ranks(place, stop)
-        return
-    import torch
-    import torch.distributed as dist
+    if place.size > 1:
+        import torch
+        import torch.distributed as dist
 
-    has_gpus = torch.cuda.is_available()
-    if has_gpus:
-        torch.cuda.set_device(place.local_index % torch.cuda.device_count())
-    dist.init_process_group(
-        "cpu:gloo,cuda:nccl" if has_gpus else "gloo",
-        init_method=_meeting_point(environment),
-        rank=place.index,
-        world_size=place.size,
-    )
-    try:
-        yield Ranks(place, stop)
-    finally:
-        with suppress(RuntimeError):  # the others may be gone
-            dist.destroy_process_group()
+        has_gpus = torch.cuda.is_available()
+        if has_gpus:
+            torch.cuda.set_device(place.local_index % torch.cuda.device_count())
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if has_gpus else "gloo",
+            init_method=_meeting_point(environment),
+            rank=place.index,
+            world_size=place.size,
+        )
+    return Ranks(place, stop)
+
+
+def leave(exit_code: int) -> NoReturn:
+    """End a process of many at once: the threads of a process group can abort an interpreter that shuts down."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def _meeting_point(environment: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from rlhf_cli.models.heads import load_classifier, scores_at
 from rlhf_cli.models.load import LoadedModel, load_vocabulary, open_policy
 from rlhf_cli.models.parallel import fill, gathered, is_shared_out, share_out, whole
 from rlhf_cli.models.scoring import logprobs_at
-from rlhf_cli.run.ranks import Ranks, joined
+from rlhf_cli.run.ranks import Ranks, join, leave
 from rlhf_cli.training.optim import Role, Updater
 
 ROWS = torch.arange(4 * 9).view(4, 9) % 50 + 5
@@ -87,5 +87,5 @@ def main(path: str, ranks: Ranks, settings: Distributed) -> None:
 
 
 if __name__ == "__main__":
-    with joined() as everyone:
-        main(sys.argv[1], everyone, Distributed(strategy="fsdp"))
+    main(sys.argv[1], join(), Distributed(strategy="fsdp"))
+    leave(0)

@@ -4,7 +4,7 @@ import torch
 
 from rlhf_cli.errors import DataError, DivergedError, Preempted, RlhfError
 from rlhf_cli.run.metrics import Mean, merge_together
-from rlhf_cli.run.ranks import Ranks, joined
+from rlhf_cli.run.ranks import Ranks, join, leave
 from rlhf_cli.run.signals import StopFlag, Stopped
 
 
@@ -63,8 +63,9 @@ def work_is_dealt(ranks: Ranks, stop: StopFlag) -> None:
 
 if __name__ == "__main__":
     flag = StopFlag()
-    with joined(flag) as everyone:
-        assert everyone.size == 2
-        values_meet(everyone)
-        errors_are_shared(everyone)
-        work_is_dealt(everyone, flag)
+    everyone = join(flag)
+    assert everyone.size == 2
+    values_meet(everyone)
+    errors_are_shared(everyone)
+    work_is_dealt(everyone, flag)
+    leave(0)

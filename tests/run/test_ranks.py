@@ -6,7 +6,7 @@ import pytest
 from launch import run_program
 
 from rlhf_cli.errors import DataError, UnavailableError
-from rlhf_cli.run.ranks import Place, Ranks, find_place, first_host, joined
+from rlhf_cli.run.ranks import Place, Ranks, find_place, first_host, join
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_no_host_is_an_error():
 
 
 def test_alone_everything_is_the_plain_thing():
-    with joined(environment={}) as ranks:
-        assert (ranks.leads, ranks.size) == (True, 1)
+    ranks = join(environment={})
+    assert (ranks.leads, ranks.size) == (True, 1)
     assert ranks.deal("abc") == [("a", True), ("b", True), ("c", True)]
     assert ranks.gather({"a": 1}) == [{"a": 1}]
     assert ranks.lead(lambda: 7) == 7
