@@ -64,7 +64,8 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     scores = torch.cat(learner.scores_of(data.train[:_PAIRS_FOR_SCALE]))
     run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})
     pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
-    record_scores(run, *learner.scores_of(pairs[:_PAIRS_FOR_SCALE]), rows=rows)
+    chosen, rejected, origins = learner.judged(pairs[:_PAIRS_FOR_SCALE])
+    record_scores(run, chosen, rejected, origins, rows=rows)
     save_together(loaded, run, lambda: open_classifier(config, vocabulary))
     return StageResult(run.dir.model, source.num_steps, metrics)
 
@@ -112,18 +113,24 @@ class Learner:
         }
         return Loss(losses.sum(), weight, metrics, batch.answers.num_read)
 
-    @torch.no_grad()
     def scores_of(self, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor]:
         """Score any pairs -> two tensors, not in the order given, without the dropout of adapters."""
+        chosen, rejected, _ = self.judged(pairs)
+        return chosen, rejected
+
+    @torch.no_grad()
+    def judged(self, pairs: Sequence[EncodedPair]) -> tuple[Tensor, Tensor, list[str]]:
+        """Score as `scores_of`, and name the row that each pair is from."""
         self.loaded.core.eval()
-        scored: list[tuple[float, float]] = []
+        scored: list[tuple[float, float, str]] = []
         for batch, counts in self.source.turns(pairs):
             chosen, rejected = self.scores(batch.to(self.loaded.device))
-            scored += zip(chosen.tolist(), rejected.tolist(), strict=True) if counts else ()
+            rows = zip(chosen.tolist(), rejected.tolist(), self.rows(batch), strict=True)
+            scored += rows if counts else ()
         self.loaded.core.train()
         everything = [pair for share in self.source.ranks.gather(scored) for pair in share]
-        both = torch.tensor(everything)
-        return both[:, 0], both[:, 1]
+        scores = torch.tensor([pair[:2] for pair in everything])
+        return scores[:, 0], scores[:, 1], [pair[2] for pair in everything]
 
     def rows(self, batch: PairBatch) -> Sequence[str]:
         """Name the rows of a micro-batch."""

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import Settings, Tiny, column, override, run_stage
+from tiny import ANSWERS, PROMPTS, WRONG, Settings, Tiny, column, override, run_stage, write_rows
 
 from rlhf_cli.run.report.source import read_answers
 
@@ -20,6 +20,21 @@ def test_train_rm_leaves_scores_and_calibration(tiny: Tiny, work: Path, fraction
     if rows == "held out":
         right = sum(it["count"] * it["accuracy"] for it in facts["calibration"])
         assert right / num_pairs == pytest.approx(column(run.dir, "eval/accuracy")[-1])
+
+
+def test_train_rm_tells_its_accuracy_on_each_source(tiny: Tiny, work: Path):
+    """One source says what is trained, the other the opposite."""
+    pairs = list(zip(PROMPTS, ANSWERS, WRONG, strict=True))
+    against = [{"prompt": prompt, "chosen": wrong, "rejected": right} for prompt, right, wrong in pairs]
+    other = write_rows(work / "against.jsonl", against)
+    settings = tiny.settings("train-rm", data__eval=[{"path": tiny.comparisons}, {"path": other}])
+    run = run_stage("train-rm", override(settings, train={"max_steps": 20}, optim={"lr": 0.01}), work)
+    sources = {it["source"]: it for it in json.loads(run.dir.evaluation.read_text())["sources"]}
+    assert {name: it["pairs"] for name, it in sources.items()} == {tiny.comparisons: 12, other: 12}
+    assert sources[tiny.comparisons]["accuracy"] == 1 - sources[other]["accuracy"] == 1.0
+    assert sources[other]["low"] == pytest.approx(0.0, abs=1e-12)
+    assert sources[other]["high"] == pytest.approx(0.2425, abs=1e-4)  # Wilson's for 0 of 12
+    assert "Accuracy by source" in run.dir.report.read_text()
 
 
 def test_dpo_leaves_the_margins_of_its_last_evaluation(tiny: Tiny, work: Path):

@@ -82,6 +82,15 @@ def test_histograms_and_calibration_of_a_reward_model(tmp_path: Path):
     assert numbers[numbers.index("confidence", 4) :][: len(numbers)].count("0.55") >= 1
 
 
+def test_accuracy_by_source_is_a_table(tmp_path: Path):
+    source = {"source": "votes/ana.jsonl", "pairs": 40, "accuracy": 0.75, "low": 0.598, "high": 0.858}
+    make_run(tmp_path / "run", "train-rm", [], evaluation={"rows": "held out", "sources": [source]})
+    texts = Tags((tmp_path / "run" / "report.html").read_text()).texts
+    place = texts.index("Accuracy by source, held out pairs")
+    cells = [text for text in texts[place:] if text]
+    assert cells[5:9] == ["votes/ana.jsonl", "40", "0.75", "0.598 to 0.858"]
+
+
 def test_several_runs_of_a_stage_lie_on_top_of_each_other(tmp_path: Path):
     for seed in (0, 1):
         make_run(tmp_path / f"seed-{seed}" / "ppo", "ppo", ppo_rows())
