@@ -11,6 +11,7 @@ import pytest
 from rlhf_cli.config.stages import STAGES as CONFIGS
 from rlhf_cli.run.doctor.rules import RULES
 from scripts.docs.keys import key_rows, page_with_table
+from scripts.docs.terminal import svg_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -46,6 +47,15 @@ def test_every_key_says_what_it_means():
 def test_links_and_images_lead_somewhere(page: Path):
     for target in re.findall(r"(?<!\[)\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_a_picture_of_a_terminal_has_its_words_in_their_colours_and_loads_nothing():
+    drawn = svg_of("\x1b[38;2;1;2;3mred\x1b[0m plain\n", "title")
+    kept = [path.read_text() for path in (ROOT / "docs" / "images").glob("*.svg")]
+    assert "#010203" in drawn
+    for text in (drawn, *kept):
+        assert len(re.findall(r"<text", text)) > 2
+        assert not re.findall(r"@font-face|href=|src=|url\(['\"]?http|<script", text)
 
 
 def test_keys_that_pages_and_findings_name_exist():
