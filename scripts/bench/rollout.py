@@ -15,6 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from rlhf_cli.models.device import autocast_for, num_parameters, pick_device
+from rlhf_cli.models.packing import allow_packing
 from rlhf_cli.rollout.engine import Sampling
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
 from scripts.bench.compare import ensure_world
@@ -62,18 +63,23 @@ def sample(way: str, world: str, precision: str, rows_at_once: int) -> None:
     """Answer all prompts once and print what it took."""
     device = pick_device()
     tokenizer = AutoTokenizer.from_pretrained(f"{world}/model")
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(f"{world}/model").to(device).eval()
+    # Ours casts its weights once for all; `generate` would at each token, so it gets them cast.
+    dtype = torch.bfloat16 if way == "generate" and precision == "bfloat16" else torch.float32
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(f"{world}/model", dtype=dtype)
+    model.to(device).eval()  # type: ignore[arg-type]
+    if way == "ours":
+        allow_packing(model)  # as the stages do
     texts = [str(row["prompt"]) for row in read_jsonl(Path(world) / "prompts.jsonl")]
     prompts: list[list[int]] = [tokenizer(text)["input_ids"] for text in texts]
     stop_ids = tuple(range(3, len(tokenizer), MEAN_LENGTH))
-    autocast = autocast_for(precision, device, num_parameters(model))
     began = time.perf_counter()
     if way == "ours":
+        autocast = autocast_for(precision, device, num_parameters(model))
         engine = TransformersEngine(model, tokenizer.pad_token_id, chunk_size=rows_at_once, autocast=autocast)
         sampling = Sampling(1.0, 1.0, MAX_NEW_TOKENS, stop_ids)
         num_tokens = sum(len(c.token_ids) for c in engine.generate(prompts, sampling, range(len(prompts))))
     else:
-        with torch.no_grad(), autocast():
+        with torch.no_grad():
             num_tokens = sum(
                 generate(model, prompts[start : start + rows_at_once], stop_ids, tokenizer.pad_token_id)
                 for start in range(0, len(prompts), rows_at_once)
