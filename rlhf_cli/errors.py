@@ -17,7 +17,8 @@ RlhfError                 1   a bug of ours, when raised as itself
 class RlhfError(Exception):
     """Say what went wrong, where, and what to do about it.
 
-    `where` is `file:line[:col]` or a configuration key; `fix` is one imperative sentence.
+    `where` is `file:line[:col]` or a configuration key; `fix` is one imperative sentence. A relayed error came up
+    in another process of the run, which says it.
     """
 
     exit_code = 1
@@ -28,6 +29,7 @@ class RlhfError(Exception):
         self.message = message
         self.where = where
         self.fix = fix
+        self.is_relayed = False
 
     def __str__(self) -> str:
         lines = [f"{self.label}: {self.message}"]

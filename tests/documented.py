@@ -86,6 +86,8 @@ def faults_in(command: Command) -> list[str]:
             return [] if folder == "zoo" else [f"no folder {folder}"]
         case ["rlhf", *rest]:
             return _faults_of_rlhf(rest, is_pattern=command.is_pattern or command.is_mention)
+        case ["torchrun", "--nproc-per-node", number, "$(which", "rlhf)", *rest] if number.isdigit():
+            return _faults_of_rlhf(rest, is_pattern=command.is_pattern)
         case ["python", "-m", module, *rest]:
             spec = importlib.util.find_spec(module)
             return _unknown_options(rest, [Path(str(spec.origin))]) if spec else [f"no module {module}"]

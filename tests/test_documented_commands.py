@@ -30,6 +30,7 @@ ELSEWHERE = {
     "python -m rlhf_cli.quickstart.table ": "quickstart/test_table.py::"
     "test_piped_output_is_plain_and_100_wide_at_most",
     "rlhf serve-reward ": "reward/test_served.py::test_ppo_gets_from_our_own_server_what_it_computes_itself",
+    "torchrun ": "stages/test_processes.py::test_torchrun_stops_within_its_time_and_goes_on",
     "rlhf launch --slurm ": "commands/test_launch.py::test_jobs_wait_for_each_other_and_their_numbers_are_printed",
     "python -m scripts.slurm.write ": "tools/test_slurm.py::test_the_scripts_of_the_repository_are_current",
     "zoo/run.sh": "tools/test_init.py::test_the_quickstart_project_runs_to_its_end",

@@ -6,7 +6,7 @@ A stage, and with it torch, is imported once its configuration and its run direc
 import importlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -134,13 +134,14 @@ def _take_part(spec: "RunSpec", ranks: Ranks, stop: StopFlag, *, fresh: bool) ->
     from rlhf_cli.config.load import differing_keys
     from rlhf_cli.run.session import follow_run, open_run
 
-    if not ranks.leads:
-        ranks.wait()
-        with follow_run(spec, ranks, stop) as run:
-            yield run
-        return
-    with open_run(spec, fresh=fresh, stop=stop, ranks=ranks, differing_keys=differing_keys) as run:
-        ranks.wait()
+    with ExitStack() as stack:
+        with ranks.leader_first():
+            opened = (
+                open_run(spec, fresh=fresh, stop=stop, ranks=ranks, differing_keys=differing_keys)
+                if ranks.leads
+                else follow_run(spec, ranks, stop)
+            )
+            run = stack.enter_context(opened)
         yield run
 
 

@@ -66,6 +66,8 @@ class Outcome:
         self.error = {"code": type(told).__name__}
         self.error |= {name: text and redact(text) for name, text in words.items()}
         # Names of files and of columns may hold bytes that are no text.
+        if self.rank and told.is_relayed:
+            return
         text = f"rank {self.rank}: {told.message}" if self.rank else str(told)
         sys.stderr.write(redact(f"{text}\n").encode(errors="backslashreplace").decode())
 

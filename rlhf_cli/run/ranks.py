@@ -164,12 +164,20 @@ class Ranks:
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """Go through the block, together: rank 0 before all others, who find on disk what it has put there."""
+        """Go through the block, together: rank 0 before all others, who find on disk what it has put there.
+
+        Where rank 0 fails, all raise its error, and nobody else begins.
+        """
         if not self.leads:
-            self.wait()
-        yield
+            self.agree(None)
+        try:
+            yield
+        except RlhfError as error:
+            if self.leads:
+                self.agree(error)
+            raise
         if self.leads:
-            self.wait()
+            self.agree(None)
 
 
 def error_of(told: Sequence[Any]) -> RlhfError:
@@ -178,6 +186,7 @@ def error_of(told: Sequence[Any]) -> RlhfError:
     kinds = {kind.__name__: kind for kind in vars(errors).values() if isinstance(kind, type)}
     kind = kinds.get(name, errors.DivergedError)
     error: RlhfError = kind(message, where=where, fix=fix)
+    error.is_relayed = True
     return error
 
 

@@ -1,6 +1,7 @@
 """What two processes find when a model is shared out between them; started by test_parallel.py with a model's path."""
 
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,9 @@ from rlhf_cli.config.sections import Distributed, Model, Optim
 from rlhf_cli.models.heads import load_classifier, scores_at
 from rlhf_cli.models.load import LoadedModel, load_vocabulary, open_policy
 from rlhf_cli.models.parallel import fill, gathered, is_shared_out, share_out, whole
+from rlhf_cli.models.save import write_weights
 from rlhf_cli.models.scoring import logprobs_at
+from rlhf_cli.run.directory import digest_path
 from rlhf_cli.run.ranks import Ranks, join, leave
 from rlhf_cli.training.optim import Role, Updater
 
@@ -72,6 +75,10 @@ def main(path: str, ranks: Ranks, settings: Distributed) -> None:
     with torch.no_grad(), gathered(shared.model):
         for row in range(1 + ranks.index):  # at a pace of their own
             assert torch.equal(policy_loss(shared, row), policy_loss(plain, row))
+        if ranks.leads:
+            for loaded, folder in ((shared, "shared"), (plain, "plain")):
+                write_weights(loaded, Path(folder))
+            assert digest_path(Path("shared")) == digest_path(Path("plain"))
     assert num_held(shared.model) <= 0.51 * num_held(plain.model)
     steps_agree(shared, plain, policy_loss, ranks)
 

@@ -150,6 +150,8 @@ def test_only_rank_0_speaks_and_owns_the_run(tiny: Tiny, tmp_path: Path):
 def test_an_error_of_the_first_process_ends_the_others_as_well(tiny: Tiny, tmp_path: Path):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").touch()
-    codes = run_ranks("sft", settings_of("sft", tiny, "taken"), tmp_path, 2)
-    assert codes[0] == 73
-    assert codes[1] == 69
+    assert run_ranks("sft", settings_of("sft", tiny, "taken"), tmp_path, 2) == [73, 73]
+    assert "not empty and not a run" in said_by(tmp_path, 0)
+    assert said_by(tmp_path, 1) == ""
+    broken = settings_of("sft", tiny, "broken", data__train=[{"path": "none.jsonl"}])
+    assert run_ranks("sft", broken, tmp_path, 2) == [66, 66]
