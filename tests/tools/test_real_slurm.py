@@ -49,12 +49,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-def launch(cluster: Cluster, work: Path, stages: dict[str, Settings]) -> list[int]:
+def launch(cluster: Cluster, work: Path, stages: dict[str, Settings], *options: str) -> list[int]:
     """Write the files of stages and launch them as a chain, as a user would; return the jobs."""
     for stage, settings in stages.items():
         (work / f"{stage}.yaml").write_text(f"# rlhf: {stage}\n{json.dumps(settings)}")
     command = [sys.executable, "-m", "rlhf_cli", "launch", "--slurm", *(f"{stage}.yaml" for stage in stages)]
-    return [int(job) for job in cluster.run(*command, cwd=work).split()]
+    return [int(job) for job in cluster.run(*command, *options, cwd=work).split()]
 
 
 def log_of(work: Path, job: int) -> str:
@@ -107,6 +107,16 @@ def test_a_chain_is_preempted_twice_and_runs_to_its_end(cluster: Cluster, work: 
     assert [it.resumed_from_step for it in attempts] == [None, 2, 2]
     assert [it.slurm.get("SLURM_RESTART_COUNT") for it in attempts] == [None, "1", "2"]
     assert (work / "dpo/model/model.safetensors").exists()
+
+
+def test_two_processes_of_a_job_train_one_model(cluster: Cluster, work: Path, tiny: Tiny):
+    settings = tiny.settings("sft", distributed={"strategy": "fsdp"})
+    (job,) = launch(cluster, work, {"sft": settings}, "--processes", "2")
+    assert cluster.wait_for_end(job).state == "COMPLETED", log_of(work, job)
+    manifest = read_manifest(RunDir(work / "sft"))
+    assert manifest is not None
+    assert manifest.identity["world_size"] == "2"
+    assert (work / "sft" / "ranks" / "1" / "metrics.jsonl").exists()
 
 
 def test_a_stage_that_fails_stops_the_chain(cluster: Cluster, work: Path, tiny: Tiny):
