@@ -142,6 +142,8 @@ def _unknown_options(words: Sequence[str], sources: Sequence[Path]) -> list[str]
 
 
 def _faults_of_pip(what: str) -> list[str]:
+    if what == ".":
+        return []
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     name, _, extra = what.rstrip("]").partition("[")
     known = f'name = "{name}"' in project and (
