@@ -43,7 +43,7 @@ PARSED_ONLY = {
     "scripts/chaos ": "hours; tests/chaos runs parts of it",
     "scripts/fuzz 5000": "minutes; tests/bad_input/test_fuzz.py runs 80 of each kind",
     "scripts/quickstart_constitution DIR": "minutes; tests/quickstart/test_critic.py has its critic",
-    "scripts/quickstart_losses ": "an hour, on three finished examples; the figures are in docs/quickstart.md",
+    "scripts/quickstart_losses ": "half an hour for three finished examples; the figures are in docs/quickstart.md",
     "scripts/vllm_server ": "installs vLLM; tests/rollout/test_real_vllm.py runs it where an environment is named",
     "rlhf ppo --config ppo.yaml --set rollout.engine=vllm ": "needs that server; tests/rollout has a stand-in",
     "pip install ": "needs a network",
