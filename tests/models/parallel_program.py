@@ -1,4 +1,7 @@
-"""What two processes find when a model is shared out between them; started by test_parallel.py with a model's path."""
+"""What processes find when a model is shared out by twos; started by test_parallel.py with a model's path.
+
+Four processes make two copies of the model.
+"""
 
 import sys
 from pathlib import Path
@@ -49,14 +52,14 @@ def largest_difference(shared: nn.Module, plain: nn.Module, *, of_gradient: bool
 
 
 def steps_agree(shared: LoadedModel, plain: LoadedModel, loss_of, ranks: Ranks) -> None:
-    """Take two optimizer steps on four rows: shared out over the processes, and all four in this one."""
+    """Take two optimizer steps on four rows: shared out over 2 or 4 processes, and all four in this one."""
     optim = Optim(lr=1e-2, weight_decay=0.1, warmup=0.0)
     together = Updater([Role("model", shared.model, 1e-2)], optim, 2, ranks)
     alone = Updater([Role("model", plain.model, 1e-2)], optim, 2)
     assert together.is_shared_out
     for _ in range(2):
-        for row in (0, 2):
-            loss_of(shared, row + ranks.index).backward()
+        for row in range(ranks.index, 4, ranks.size):
+            loss_of(shared, row).backward()
         for row in range(4):
             loss_of(plain, row).backward()
         facts, expected = together.step(4.0), alone.step(4.0)
@@ -83,7 +86,9 @@ def main(path: str, ranks: Ranks, settings: Distributed) -> None:
     steps_agree(shared, plain, policy_loss, ranks)
 
     parameter = next(shared.model.parameters())
-    values = [torch.randn(parameter.shape, generator=torch.Generator().manual_seed(rank)) for rank in (0, 1)]
+    values = [
+        torch.randn(parameter.shape, generator=torch.Generator().manual_seed(rank)) for rank in range(4)
+    ]
     with torch.no_grad():
         fill(parameter, values[ranks.index], ranks)
     assert torch.equal(whole(parameter.detach()), values[0])
@@ -94,5 +99,5 @@ def main(path: str, ranks: Ranks, settings: Distributed) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], join(), Distributed(strategy="fsdp"))
+    main(sys.argv[1], join(), Distributed(strategy="fsdp", shard_size=2))
     leave(0)

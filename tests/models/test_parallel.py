@@ -13,8 +13,9 @@ from rlhf_cli.models.parallel import is_shared_out, share_out
 from rlhf_cli.run.ranks import Place, Ranks
 
 
-def test_two_processes_hold_half_of_a_model_each_and_learn_what_one_learns(tiny: Tiny, tmp_path: Path):
-    run_program(Path(__file__).parent / "parallel_program.py", tmp_path, 2, tiny.model)
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_processes_hold_half_of_a_model_each_and_learn_what_one_learns(size: int, tiny: Tiny, tmp_path: Path):
+    run_program(Path(__file__).parent / "parallel_program.py", tmp_path, size, tiny.model)
 
 
 @pytest.mark.parametrize(("size", "strategy"), [(1, "fsdp"), (2, "ddp"), (2, "auto")])
