@@ -56,7 +56,7 @@ class Loop(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; `auto` is bfloat16 where the hardware has it."""
     gradient_checkpointing: Literal["auto"] | bool = "auto"
-    """Recompute activations in the backward pass: less memory, about a third more time; `auto` is off."""
+    """Recompute activations in the backward pass: less memory, a third more time; `auto` does where a row needs it."""
     compile: bool = False
     """Compile the model with torch.compile."""
 

@@ -65,6 +65,11 @@ class ActorCritic:
         own = [self.critic.loaded] if isinstance(self.critic, Critic) else []
         return [self.policy, *([self.reference] if self.reference else []), *own]
 
+    @property
+    def trained_cores(self) -> list[PreTrainedModel]:
+        """List the models inside of what learns."""
+        return [loaded.core for loaded in self.models if loaded is not self.reference]
+
     def judge(
         self,
         inputs: Mapping[str, Tensor],

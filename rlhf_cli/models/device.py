@@ -97,11 +97,16 @@ def num_parameters(model: nn.Module, *, trainable_only: bool = False) -> int:
 
 
 def set_up_training(model: PreTrainedModel, loop: Loop) -> None:
-    """Switch on what trades time for memory, or start-up for speed; `gradient_checkpointing: auto` is off."""
+    """Switch on what trades time for memory, or start-up for speed; `auto` waits until memory runs out."""
     model.train()
     if loop.gradient_checkpointing is True:
-        with warnings.catch_warnings():  # the name that both older and newer transformers know is deprecated
-            warnings.simplefilter("ignore", FutureWarning)
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     if loop.compile:
         model.compile(dynamic=True)
+
+
+def recompute_activations(model: PreTrainedModel) -> None:
+    """Compute activations once more in the backward pass instead of keeping them; the gradient stays what it is."""
+    with warnings.catch_warnings():  # the name that both older and newer transformers know is deprecated
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -75,7 +75,14 @@ def run(config: DpoConfig, run: Run) -> StageResult:
     learner = Learner(policy, autocast, config.loss, source, data.eval[: config.eval.max_rows])
     roles = [Role("policy", policy.model, config.optim.lr)]
     updater = Updater(roles, config.optim, source.num_steps, run.ranks)
-    trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
+    trainer = Trainer(
+        run,
+        source,
+        learner,
+        updater,
+        Cadence.of(config.log, config.eval, config.checkpoint),
+        may_recompute=[policy.core] if config.train.gradient_checkpointing == "auto" else (),
+    )
     metrics = trainer.fit()
     pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
     record_margins(run, learner.margins(pairs[:_PAIRS_FOR_HISTOGRAM]), rows=rows)

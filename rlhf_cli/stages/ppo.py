@@ -69,7 +69,12 @@ def run(config: PpoConfig, run: Run) -> StageResult:
     learner = Learner(actors, config.ppo, experience, data.eval[: config.eval.max_rows], run.dir.answers)
     updater = Updater(roles, config.optim, experience.num_steps, run.ranks)
     trainer = Trainer(
-        run, experience, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint)
+        run,
+        experience,
+        learner,
+        updater,
+        Cadence.of(config.log, config.eval, config.checkpoint),
+        may_recompute=actors.trained_cores if config.train.gradient_checkpointing == "auto" else (),
     )
     metrics = trainer.fit()
     save_together(actors.policy, run, lambda: open_policy(config.model, vocabulary, config.seed))

@@ -63,7 +63,14 @@ def run(config: SftConfig, run: Run) -> StageResult:
     updater = Updater(roles, config.optim, source.num_steps, run.ranks)
     autocast = autocast_for(config.train.precision, policy.device, num_parameters(policy.model))
     learner = Learner(policy, autocast, source, data.eval[: config.eval.max_rows])
-    trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
+    trainer = Trainer(
+        run,
+        source,
+        learner,
+        updater,
+        Cadence.of(config.log, config.eval, config.checkpoint),
+        may_recompute=[policy.core] if config.train.gradient_checkpointing == "auto" else (),
+    )
     metrics = trainer.fit()
     save_together(policy, run, lambda: open_policy(config.model, vocabulary, config.seed))
     return StageResult(run.dir.model, source.num_steps, metrics)

@@ -59,7 +59,14 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
     updater = Updater(roles, config.optim, source.num_steps, run.ranks)
     autocast = autocast_for(config.train.precision, loaded.device, num_parameters(loaded.model))
     learner = Learner(loaded, autocast, config.loss, source, data.eval[: config.eval.max_rows])
-    trainer = Trainer(run, source, learner, updater, Cadence.of(config.log, config.eval, config.checkpoint))
+    trainer = Trainer(
+        run,
+        source,
+        learner,
+        updater,
+        Cadence.of(config.log, config.eval, config.checkpoint),
+        may_recompute=[loaded.core] if config.train.gradient_checkpointing == "auto" else (),
+    )
     metrics = trainer.fit()
     scores = torch.cat(learner.scores_of(data.train[:_PAIRS_FOR_SCALE]))
     run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})

@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from transformers import PreTrainedModel
+
 from rlhf_cli.config.sections import Checkpoint, Eval, Log
 from rlhf_cli.errors import DivergedError, Preempted
 from rlhf_cli.run.metrics import Mean, merge
@@ -40,10 +42,20 @@ class Cadence:
 
 
 class Trainer(Generic[B]):
-    """One training run: what is learned, from which batches, by which updates."""
+    """One training run: what is learned, from which batches, by which updates.
+
+    may_recompute   models that may trade time for memory, where one row alone does not fit
+    """
 
     def __init__(
-        self, run: Run, source: BatchSource[B], learner: Learner[B], updater: Updater, cadence: Cadence
+        self,
+        run: Run,
+        source: BatchSource[B],
+        learner: Learner[B],
+        updater: Updater,
+        cadence: Cadence,
+        *,
+        may_recompute: Sequence[PreTrainedModel] = (),
     ) -> None:
         self._run = run
         self._ranks = run.ranks
@@ -51,7 +63,7 @@ class Trainer(Generic[B]):
         self._learner = learner
         self._updater = updater
         self._cadence = cadence
-        self._stepper = Stepper(source, learner, updater, run.say)
+        self._stepper = Stepper(source, learner, updater, run.say, may_recompute)
         self._saver = Saver(run, updater, keep=cadence.keep)
         self._bad_steps = BadSteps()
         self._place: dict[str, object] | None = None  # of the source, where it can go back to ahead of a step

@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Generic, NoReturn, TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
 from rlhf_cli.errors import DivergedError, Preempted, ResourceError
+from rlhf_cli.models.device import recompute_activations
 from rlhf_cli.run.failures import is_out_of_memory
 from rlhf_cli.run.metrics import Mean, merge, merge_together
 from rlhf_cli.training.guards import NotFinite
@@ -26,13 +28,19 @@ class Stepper(Generic[B]):
     """Takes steps; one that fails leaves weights, gradients and generators as they were, on all processes."""
 
     def __init__(
-        self, source: BatchSource[B], learner: Learner[B], updater: Updater, say: Callable[[str], None]
+        self,
+        source: BatchSource[B],
+        learner: Learner[B],
+        updater: Updater,
+        say: Callable[[str], None],
+        may_recompute: Sequence[PreTrainedModel] = (),
     ) -> None:
         self._source = source
         self._learner = learner
         self._updater = updater
         self._ranks = updater.ranks
         self._say = say
+        self._may_recompute = may_recompute
 
     def take(self, micro_batches: Sequence[B], *, should_stop: Callable[[], bool]) -> dict[str, Mean]:
         """Accumulate the gradient sums of one step, divide once, and update. Returns metrics over all processes.
@@ -172,10 +180,14 @@ class Stepper(Generic[B]):
     def _make_smaller(self, batch: B, *, failed: bool) -> None:
         """Halve, together, the micro-batches of this and all later steps; the gradient stays a sum over the same rows.
 
+        Where one row alone is too much, compute its activations twice instead of keeping them, if that is allowed.
         `failed` says that it is this process whose memory is full.
         """
         (num_rows,) = self._ranks.most([len(self._learner.rows(batch)) if failed else 0])
         step = self._updater.step_count + 1
+        if num_rows < 2 and self._may_recompute:
+            self._recompute(step)
+            return
         if num_rows < 2:
             raise ResourceError(
                 f"out of memory at step {step}: one row alone does not fit; the peak was {peak_in_words()}",
@@ -192,6 +204,15 @@ class Stepper(Generic[B]):
         self._say(
             f"warning: out of memory at step {step} with {num_rows} rows in a micro-batch; micro-batches are halved"
             " from here on (train.micro_tokens), which changes no gradient"
+        )
+
+    def _recompute(self, step: int) -> None:
+        for model in self._may_recompute:
+            recompute_activations(model)
+        self._may_recompute = ()
+        self._say(
+            f"warning: out of memory at step {step} with one row; activations are computed twice from here on"
+            " (train.gradient_checkpointing), which changes no gradient"
         )
 
     def _undo(self, rng: dict[str, torch.Tensor]) -> None:

@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import metrics_of
+from tiny import Tiny, column, metrics_of, run_stage
+from torch import nn
 from toy import Rows, Toy, equal, events_of, train
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlhf_cli.config.sections import Train
 from rlhf_cli.data.loader import WHOLE_STEP, RowSource
 from rlhf_cli.errors import ResourceError
+from rlhf_cli.models.load import load_policy_for_sampling
 from rlhf_cli.run.directory import RunDir
 from rlhf_cli.training.memory import rng_tensors
 from rlhf_cli.training.parts import Loss
@@ -102,6 +105,23 @@ def test_one_row_that_does_not_fit_ends_the_run_with_what_to_change(tmp_path: Pa
     assert "GiB" in caught.value.message
     kinds = [event["kind"] for event in events_of(RunDir(tmp_path / "run"))]
     assert "training" not in kinds  # it was found out before the first step
+
+
+def recomputes(model: nn.Module) -> bool:
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    return all(layer.gradient_checkpointing for layer in layers)
+
+
+def test_one_row_that_fits_once_activations_are_computed_twice_goes_on(tiny: Tiny, tmp_path: Path):
+    whole = run_stage("sft", tiny.settings("sft"), tmp_path)
+    core = load_policy_for_sampling(tiny.model).core
+    tight = Tight(lambda step: 8 if recomputes(core) else 0, dropout=0.0, micro_tokens=8)
+    tight.may_recompute = [core]
+    run = train(tmp_path / "run", tight)
+    assert "activations are computed twice" in run.dir.log.read_text()
+    assert [size for _, size in tight.sizes[:4]] == [8, 4, 2, 1]
+    twice = tiny.settings("sft", run_dir="twice", train__gradient_checkpointing=True)
+    assert column(run_stage("sft", twice, tmp_path).dir, "loss") == pytest.approx(column(whole.dir, "loss"))
 
 
 def test_another_error_is_not_taken_for_memory(tmp_path: Path):

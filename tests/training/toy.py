@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from tiny import metrics_of
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlhf_cli.config.sections import Optim, Train
 from rlhf_cli.data.loader import RowSource
@@ -44,6 +45,7 @@ class Toy:
         optim: Mapping[str, object] | None = None,
     ) -> None:
         torch.manual_seed(0)
+        self.may_recompute: Sequence[PreTrainedModel] = ()
         self.model = nn.Sequential(nn.Linear(3, 5), nn.Dropout(dropout), nn.Tanh(), nn.Linear(5, 1))
         self.source: RowSource[Row, Rows] = RowSource(
             rows(),
@@ -83,7 +85,7 @@ class Toy:
 
     def trainer(self, run: Run, *, log: int = 1, checkpoint: int = 4) -> Trainer[Rows]:
         cadence = Cadence(log=log, evaluate=2, checkpoint=checkpoint, keep=2)
-        return Trainer(run, self.source, self, self.updater, cadence)
+        return Trainer(run, self.source, self, self.updater, cadence, may_recompute=self.may_recompute)
 
     def state(self) -> dict[str, Tensor]:
         """Give weights and moments by name."""
