@@ -54,9 +54,9 @@ def said_by(folder: Path, rank: int) -> str:
     return (folder / f"said-{rank}.txt").read_text()
 
 
-def wait_for_line(path: Path, number: int, processes: "list[subprocess.Popen[str]]") -> None:
-    """Return once a file has `number` lines; fail where a process ends before."""
-    while not path.exists() or len(path.read_text().splitlines()) < number:
+def wait_for_checkpoint(run: Path, step: int, processes: "list[subprocess.Popen[str]]") -> None:
+    """Return once a run has a checkpoint of `step` or later; fail where a process ends before."""
+    while max((int(path.name[5:]) for path in run.glob("checkpoints/step-*")), default=0) < step:
         assert all(process.poll() is None for process in processes), "ended too early"
         time.sleep(0.01)
 
