@@ -111,13 +111,7 @@ def test_resuming_on_the_same_processes_changes_no_bit(tiny: Tiny, tmp_path: Pat
 def test_torchrun_stops_within_its_time_and_goes_on(tiny: Tiny, tmp_path: Path):
     settings = settings_of("sft", tiny, "stopped", "fsdp", train__max_steps=400)
     path = write_config("sft", settings, tmp_path)
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--rdzv-endpoint=localhost:0",
-    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launcher, "-m", "rlhf_cli", "sft", "--config", str(path)]
     process = subprocess.Popen(
         command, cwd=tmp_path, env=os.environ | {"HF_HUB_OFFLINE": "1"}, stderr=subprocess.PIPE, text=True
