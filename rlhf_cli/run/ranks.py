@@ -116,7 +116,7 @@ class Ranks:
         texts = [torch.empty_like(room) for _ in range(self.size)]
         dist.all_gather(texts, room)
         pairs = zip(texts, lengths, strict=True)
-        return [json.loads(bytes(each[: int(length)].tolist())) for each, length in pairs]
+        return [json.loads(each[: int(length)].numpy().tobytes()) for each, length in pairs]
 
     def lead(self, action: Callable[[], T]) -> T:
         """Let rank 0 do something, together: its JSON result, or the RlhfError it raises, is everyone's."""
