@@ -52,9 +52,12 @@ def _logprobs(
     if known is not None:
         return torch.tensor(known)
     logprobs = compute(pairs)
-    if ranks.leads:
+
+    def keep() -> None:
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, save({"logprobs": logprobs}))
+
+    ranks.lead(keep)
     return logprobs
 
 

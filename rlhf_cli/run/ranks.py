@@ -12,16 +12,23 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from rlhf_cli import errors
 from rlhf_cli.errors import RlhfError, UnavailableError
+from rlhf_cli.run.failures import known_failure
 from rlhf_cli.run.signals import StopFlag, Stopped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+
+
+# For rank 0, which prepares data, asks servers and writes to disk while the others wait. Over gloo a process that dies
+# is noticed at once, whatever this is.
+_LONGEST_WAIT = timedelta(hours=4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +134,11 @@ class Ranks:
         if self.leads:
             try:
                 answer = {"result": action()}
-            except RlhfError as error:
-                failure = error
-                answer = {"error": [type(error).__name__, error.message, error.where, error.fix]}
+            except (RlhfError, OSError) as error:
+                failure = known_failure(error)
+                if failure is None:
+                    raise
+                answer = {"error": [type(failure).__name__, failure.message, failure.where, failure.fix]}
         answer = self.gather(answer)[0]
         if failure is not None:
             raise failure
@@ -203,6 +212,7 @@ def join(stop: StopFlag | None = None, environment: Mapping[str, str] = os.envir
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_gpus else "gloo",
             init_method=_meeting_point(environment),
+            timeout=_LONGEST_WAIT,
             rank=place.index,
             world_size=place.size,
         )
@@ -220,6 +230,12 @@ def _meeting_point(environment: Mapping[str, str]) -> str:
     """Say where the processes meet: where torchrun says, else on the first host of a Slurm step."""
     if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
         return "env://"
+    if "SLURM_STEP_NODELIST" not in environment:
+        raise UnavailableError(
+            "there are other processes, and nobody says where to meet them",
+            where="MASTER_ADDR",
+            fix="start the run by torchrun or srun, or set MASTER_ADDR and MASTER_PORT",
+        )
     port = 20_000 + int(environment.get("SLURM_JOB_ID", "0")) % 20_000
     return f"tcp://{first_host(environment['SLURM_STEP_NODELIST'])}:{port}"
 

@@ -103,20 +103,20 @@ class Run:
         self._save()
 
     def identify(self, facts: Mapping[str, str]) -> None:
-        """Hold what decides the result of a run against what its checkpoints come from, and record it.
+        """Hold what decides the result of a run against what its checkpoints come from, together, and record it.
 
         Raises RunConflictError with the names that differ, unless --allow-drift names them: then the change is noted.
         """
         known = self.manifest.identity if any(self.dir.checkpoints.glob("step-*")) else {}
         changed = [name for name, fact in facts.items() if known.get(name, fact) != fact]
         refused = [name for name in changed if not {name, name.partition(" ")[0]} & {*self._allowed_drift}]
-        if refused:
-            options = " ".join(f"--allow-drift {name.partition(' ')[0]}" for name in refused)
-            raise RunConflictError(
-                f"not what this run has been trained with so far: {', '.join(refused)}",
-                where=str(self.dir.root),
-                fix=f"restore it, start anew with --fresh, or go on with the change: {options}",
-            )
+        options = " ".join(f"--allow-drift {name.partition(' ')[0]}" for name in refused)
+        conflict = RunConflictError(
+            f"not what this run has been trained with so far: {', '.join(refused)}",
+            where=str(self.dir.root),
+            fix=f"restore it, start anew with --fresh, or go on with the change: {options}",
+        )
+        self.ranks.agree(conflict if refused else None)
         for name in changed:
             self.note_drift(f"{name}: {known[name][:12]} -> {facts[name][:12]}")
         self.manifest.identity |= facts
@@ -129,7 +129,7 @@ class Run:
         self.say(f"warning: goes on in spite of a change: {change}")
 
     def note_world_size(self) -> None:
-        """Record how many processes there are; another number than before changes the last bits of sums only."""
+        """Record how many processes there are; another number changes the last bits of sums, and dropout."""
         size = str(self.ranks.size)
         known = self.manifest.identity.get("world_size", size)
         if known != size and any(self.dir.checkpoints.glob("step-*")):

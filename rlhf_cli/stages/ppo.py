@@ -47,7 +47,8 @@ _ANSWERS_SHOWN = 4
 
 def run(config: PpoConfig, run: Run) -> StageResult:
     """Train the policy on the rewards of its own answers and write it to the run."""
-    vocabulary, data = prepare(config)
+    with run.ranks.leader_first():
+        vocabulary, data = prepare(config)
     data.publish(run)
     actors, rewards = open_models(config, vocabulary, run)
     cutter = choose_cutter(config, run, actors, rewards, data)

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from transformers import PreTrainedModel
 
 from rlhf_cli.config.sections import Checkpoint, Eval, Log
@@ -77,6 +78,8 @@ class Trainer(Generic[B]):
         Raises Preempted with a checkpoint on disk when asked to stop, DivergedError when numbers break,
         ResourceError when memory or disk do not suffice.
         """
+        if not self._ranks.leads:  # dropout of its own
+            torch.manual_seed(torch.initial_seed() + self._ranks.index)
         self._resume()
         self._saver.preflight()
         self._stepper.rehearse()

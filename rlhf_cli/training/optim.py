@@ -169,17 +169,21 @@ def total_norm(kinds: Sequence[Sequence[nn.Parameter]]) -> Tensor:
     if not kinds:
         return torch.zeros(())
     norms = [whole(torch.nn.utils.get_total_norm(gradients_of(kind))) for kind in kinds]
+    norms = [norm.to(norms[0].device) for norm in norms]  # with cpu_offload some are on the CPU
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
 
 def add_up_gradients(parameters: Sequence[nn.Parameter], ranks: Ranks) -> None:
     """Replace the gradients of whole weights by the sums over all processes; those in parts are sums already."""
-    if ranks.size == 1:
+    plain = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
+    if ranks.size == 1 or not plain:
         return
+    # An expert that only some processes have asked has no gradient elsewhere.
+    used = ranks.most([int(parameter.grad is not None) for parameter in plain])
     waiting: list[Tensor] = []
-    for parameter in parameters:
-        if parameter.grad is None or isinstance(parameter, DTensor):
-            continue
+    for parameter in (parameter for parameter, is_used in zip(plain, used, strict=True) if is_used):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
         if waiting and (
             sum(each.numel() for each in waiting) + parameter.numel() > _ELEMENTS_AT_ONCE
             or parameter.grad.dtype != waiting[0].dtype

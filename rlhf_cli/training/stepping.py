@@ -1,7 +1,6 @@
 """Optimizer steps that are taken whole or not at all, in micro-batches that fit into memory."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Generic, NoReturn, TypeVar
 
@@ -64,51 +63,59 @@ class Stepper(Generic[B]):
     def rehearse(self) -> None:
         """Go through the largest micro-batch that will come, so that too little memory shows before the first step."""
         rng = rng_tensors()
-        with self._updater.memory_reserved(), suppress(NotFinite):  # the step itself will name its rows
+        with self._updater.memory_reserved():
             while (largest := self._source.largest()) is not None:
-                loss = self._forward(largest)
-                fits = isinstance(loss, Loss) and self._backward(loss)
-                if not self._ranks.any(not fits and not isinstance(loss, DivergedError)):
+                fits = self._try(largest)
+                if not self._ranks.any(not fits):
                     break
-                self._make_smaller(largest, failed=not fits)
+                self._make_smaller(None if fits else largest)
                 self._undo(rng)
         self._undo(rng)
+
+    def _try(self, batch: B) -> bool:
+        """Say whether a micro-batch fits; what is wrong with its numbers the step itself will say."""
+        loss = self._forward(batch)
+        return self._backward(loss, share=1.0) if isinstance(loss, Loss) else loss is not None
 
     def _accumulate(
         self, micro_batches: Sequence[B], should_stop: Callable[[], bool], rng: dict[str, torch.Tensor]
     ) -> tuple[float, dict[str, Mean]]:
         weight, num_tokens, metrics = 0.0, 0, dict[str, Mean]()
         num_counted = len(micro_batches) - self._source.num_idle
-        fits = True
+        too_large: B | None = None
         for number, batch in enumerate(micro_batches):
             asked = should_stop()
             if asked and self._ranks.size == 1:
                 raise Preempted("asked to stop")
             loss = self._forward(batch)
             failure = loss if isinstance(loss, DivergedError) else None
-            fits = fits and loss is not None
-            stop, full, diverged = self._ranks.most([asked, not fits, failure is not None])
+            too_large = batch if loss is None else too_large
+            stop, full, diverged = self._ranks.most([asked, too_large is not None, failure is not None])
             if stop:
                 raise Preempted("asked to stop")
             if diverged:
                 self._raise_together(failure)
             if full:
-                return self._once_more(batch, should_stop, rng, failed=not fits)
+                loss = None  # or what it holds is missing when the step is tried again
+                return self._once_more(too_large, should_stop, rng)
             assert isinstance(loss, Loss)
-            if number >= num_counted:
-                self._backward(replace(loss, total=loss.total * 0.0))
+            counts = number < num_counted
+            too_large = None if self._backward(loss, share=1.0 if counts else 0.0) else batch
+            loss = replace(loss, total=loss.total.detach())
+            if too_large is not None and self._ranks.size == 1:
+                return self._once_more(too_large, should_stop, rng)
+            if not counts:
                 continue
-            fits = self._backward(loss)
             weight, num_tokens = weight + loss.weight, num_tokens + loss.num_tokens
-            metrics = merge([metrics, {"loss": Mean(float(loss.total.detach()), loss.weight)}, loss.metrics])
-        if self._ranks.any(not fits):
-            return self._once_more(micro_batches[-1], should_stop, rng, failed=not fits)
+            metrics = merge([metrics, {"loss": Mean(float(loss.total), loss.weight)}, loss.metrics])
+        if self._ranks.any(too_large is not None):
+            return self._once_more(too_large, should_stop, rng)
         return weight, metrics | ({"tokens": Mean(float(num_tokens), 1.0)} if num_tokens else {})
 
     def _once_more(
-        self, batch: B, should_stop: Callable[[], bool], rng: dict[str, torch.Tensor], *, failed: bool
+        self, too_large: B | None, should_stop: Callable[[], bool], rng: dict[str, torch.Tensor]
     ) -> tuple[float, dict[str, Mean]]:
-        self._make_smaller(batch, failed=failed)
+        self._make_smaller(too_large)
         self._undo(rng)
         return self._accumulate(self._source.again(), should_stop, rng)
 
@@ -157,10 +164,10 @@ class Stepper(Generic[B]):
         problem.rows = self._learner.rows(batch)
         return problem
 
-    def _backward(self, loss: Loss) -> bool:
-        """Add the gradient of one micro-batch; False where memory runs out."""
+    def _backward(self, loss: Loss, *, share: float) -> bool:
+        """Add `share` times the gradient of one micro-batch; False where memory runs out."""
         try:
-            torch.autograd.backward(loss.total)
+            torch.autograd.backward(loss.total, torch.full_like(loss.total, share))
         except (RuntimeError, MemoryError) as error:
             self._require_memory_error(error)
             return False
@@ -177,13 +184,14 @@ class Stepper(Generic[B]):
                 fix="set train.micro_tokens to half of what it is, and run the same command again",
             ) from error
 
-    def _make_smaller(self, batch: B, *, failed: bool) -> None:
+    def _make_smaller(self, too_large: B | None) -> None:
         """Halve, together, the micro-batches of this and all later steps; the gradient stays a sum over the same rows.
 
         Where one row alone is too much, compute its activations twice instead of keeping them, if that is allowed.
-        `failed` says that it is this process whose memory is full.
+        `too_large` is what did not fit, None where only another process is full.
         """
-        (num_rows,) = self._ranks.most([len(self._learner.rows(batch)) if failed else 0])
+        own = 0 if too_large is None else len(self._learner.rows(too_large))
+        (num_rows,) = self._ranks.most([own])
         step = self._updater.step_count + 1
         if num_rows < 2 and self._may_recompute:
             self._recompute(step)
