@@ -1,6 +1,8 @@
 """Too little memory: seen before the first step, made up for by smaller micro-batches, or explained."""
 
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,44 @@ def test_one_row_that_does_not_fit_ends_the_run_with_what_to_change(tmp_path: Pa
     assert "GiB" in caught.value.message
     kinds = [event["kind"] for event in events_of(RunDir(tmp_path / "run"))]
     assert "training" not in kinds  # it was found out before the first step
+
+
+class FullInBackward(torch.autograd.Function):
+    """Lets a loss through, and has no memory left for its gradient."""
+
+    @staticmethod
+    def forward(ctx, total):
+        return total.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory"
+        )  # a new one: an error keeps the frames it came through
+
+
+def test_the_micro_batch_that_is_named_and_judged_is_the_one_that_did_not_fit(tmp_path: Path):
+    """It fails in the backward pass, ahead of others that fit; its graph is gone when the step is tried again."""
+    tight = Toy(dropout=0.0, micro_tokens=4)
+    losses: list[weakref.ref[torch.Tensor]] = []
+    sizes: list[int] = []
+
+    def objective(batch: Rows) -> Loss:
+        alive = [loss() for loss in losses]
+        assert all(loss is None or loss.grad_fn is None for loss in alive), "a graph is kept"
+        loss = tight.loss(batch)
+        if tight.updater.step_count == 1 and len(sizes) == 0:
+            sizes.append(len(batch))
+            loss = replace(loss, total=FullInBackward.apply(loss.total))
+        losses.append(weakref.ref(loss.total))
+        return loss
+
+    tight.objective = objective  # type: ignore[method-assign]
+    run = train(tmp_path / "tight", tight)
+    roomy = Toy(dropout=0.0, micro_tokens=4)
+    train(tmp_path / "roomy", roomy)
+    assert all(torch.allclose(tight.state()[name], value, atol=1e-6) for name, value in roomy.state().items())
+    assert f"out of memory at step 2 with {sizes[0]} rows" in run.dir.log.read_text()
 
 
 def recomputes(model: nn.Module) -> bool:
