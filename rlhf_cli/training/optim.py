@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from rlhf_cli.config.sections import Optim
+from rlhf_cli.models.gradients import add_gradients_in_place
 from rlhf_cli.models.parallel import fill, whole
 from rlhf_cli.run.ranks import Ranks
 from rlhf_cli.training.guards import NotFinite
@@ -56,6 +57,8 @@ class Updater:
         self.step_count = 0
         self._settings = optim
         self._num_steps = num_steps
+        for role in roles:
+            add_gradients_in_place(role.module)
         groups = [group for role in roles for group in _decay_groups(role, optim.weight_decay)]
         self._optimizer = torch.optim.AdamW(groups, betas=optim.betas, eps=optim.eps, fused=True)
 

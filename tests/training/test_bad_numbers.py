@@ -80,7 +80,7 @@ def test_a_gradient_that_is_not_finite_names_all_rows_of_the_step(tmp_path: Path
     toy = Toy()
 
     def explode() -> None:
-        toy.model[3].weight.register_hook(lambda gradient: gradient * math.inf)
+        toy.model[3].bias.register_hook(lambda gradient: gradient * math.inf)
 
     toy.before = at_step(9, explode)
     run = train(tmp_path / "run", toy)
