@@ -29,7 +29,7 @@ from rlhf_cli.models.load import (
 )
 from rlhf_cli.models.locate import locate
 from rlhf_cli.models.one_base import adapter_on, classifier_twin
-from rlhf_cli.models.packing import rounded_up
+from rlhf_cli.models.packing import read_only_at, rounded_up
 from rlhf_cli.models.reading import require_whole
 from rlhf_cli.run.directory import RunDir, digest_dir
 from rlhf_cli.run.reading import Reading
@@ -101,8 +101,10 @@ def scores_at(core: PreTrainedModel, inputs: Mapping[str, Tensor], index: Tensor
 
     `core` is the classifier itself, adapters and all; `inputs` is what it is called with, in whatever layout.
     """
-    states = core.base_model(**inputs, use_cache=False).last_hidden_state
-    read = states.flatten(0, 1).index_select(0, rounded_up(index))
+    rounded = rounded_up(index)
+    with read_only_at(core, rounded):
+        states = core.base_model(**inputs, use_cache=False).last_hidden_state
+    read = states.flatten(0, 1).index_select(0, rounded)
     scores: Tensor = score_head(core)(read)[: len(index), 0]
     return scores.float()
 

@@ -5,6 +5,7 @@ every model hands to its attention as it is.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,16 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlhf_cli.algo.packing import SHAPE_STEP, pack
+from rlhf_cli.models.products import attend_by_products
+from rlhf_cli.models.unread import finish_only_at
 
 _ATTENTION = "rlhf_packed"  # sdpa, where no layout is given
 _PROBE_IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 0, 0]])
 _PROBE_MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-_LONGEST_FOR_PRODUCTS = 1024  # attention weights are kept, as many as the square of a row's length
-_QUERIES_AT_ONCE = 256
+_PROBE_REPEATS = 1 + 2 * SHAPE_STEP // 10
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 5e-3}
 
 
@@ -46,6 +48,13 @@ def can_pack(model: nn.Module, longest: int) -> bool:
     return all(limit is None or longest <= limit for limit in limits)
 
 
+def read_only_at(model: PreTrainedModel, index: Tensor) -> AbstractContextManager[None]:
+    """Let a model that may be packed leave out what nobody reads if only the positions `index` [N] are read."""
+    if model.config._attn_implementation != _ATTENTION:
+        return nullcontext()
+    return finish_only_at(model, index)
+
+
 def allow_packing(core: PreTrainedModel) -> str | None:
     """Let rows be packed for a model if that gives what plain rows give; else say why not.
 
@@ -61,7 +70,7 @@ def allow_packing(core: PreTrainedModel) -> str | None:
     core.eval()
     try:
         core.set_attn_implementation(_ATTENTION)
-        error = _probe(core.base_model)
+        error = _probe(core)
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as problem:
         core.set_attn_implementation("sdpa")
         return f"it does not take a layout: {str(problem).partition(chr(10))[0]}"
@@ -74,17 +83,21 @@ def allow_packing(core: PreTrainedModel) -> str | None:
 
 
 @torch.no_grad()
-def _probe(base: nn.Module) -> float:
+def _probe(core: PreTrainedModel) -> float:
     """Measure how far the hidden states of packed rows are from those of the rows alone, relative to the largest."""
+    base = core.base_model
     device = next(base.parameters()).device
     rows = [ids[mask.bool()].to(device) for ids, mask in zip(_PROBE_IDS, _PROBE_MASK, strict=True)]
     alone = [base(input_ids=row[None], use_cache=False).last_hidden_state[0] for row in rows]
     # The first row is a prompt with its last two tokens as two equal answers; the second is plain.
-    shared = pack(torch.cat([rows[0], rows[0][3:], rows[1]]), [(3, 2, 2), (3,)])
-    packed = base(**shared, use_cache=False).last_hidden_state[0]
+    shared = torch.cat([rows[0], rows[0][3:], rows[1]])
     expected = torch.cat([alone[0], alone[0][3:], alone[1]])
-    packed = packed[: len(expected)]
-    return float((packed - expected).abs().max() / expected.abs().max())
+    read = torch.arange(len(shared), device=device)
+    # Often enough that there are some which are not read.
+    packed = pack(shared.repeat(_PROBE_REPEATS), [(3, 2, 2), (3,)] * _PROBE_REPEATS)
+    with read_only_at(core, read):
+        states = base(**packed, use_cache=False).last_hidden_state[0, read]
+    return float((states - expected).abs().max() / expected.abs().max())
 
 
 def _attention(
@@ -101,9 +114,12 @@ def _attention(
             module, query, key, value, attention_mask, **kwargs
         )
         return plain
-    query, key = query.to(value.dtype), key.to(value.dtype)
-    attend = partial(_attend_on_cpu if value.device.type == "cpu" else _attend, module, **kwargs)
-    return torch.cat(list(_by_row(attend, query, key, value, attention_mask[0, 0].tolist())), dim=1), None
+    query, key, layout = query.to(value.dtype), key.to(value.dtype), attention_mask[0, 0].tolist()
+    if value.device.type == "cpu" and not kwargs.get("dropout"):
+        scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+        return attend_by_products(query, key, value, layout, scale), None
+    attend = partial(_attend, module, **kwargs)
+    return torch.cat(list(_by_row(attend, query, key, value, layout)), dim=1), None
 
 
 def _by_row(
@@ -133,48 +149,6 @@ def _attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwar
     seen_mask = _seen_mask(query, key) if query.shape[2] < key.shape[2] else None
     attended: Tensor = sdpa_attention_forward(module, query, key, value, seen_mask, **kwargs)[0]
     return attended
-
-
-def _attend_on_cpu(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any) -> Tensor:
-    """Attend as above, with the matrix products of a CPU, which are several times faster than its attention kernels."""
-    dtype = value.dtype
-    if key.shape[2] <= _LONGEST_FOR_PRODUCTS:
-        return _attend_by_products(module, query, key, value, **kwargs)
-    with torch.autocast("cpu", enabled=False):
-        return _attend(module, query.float(), key.float(), value.float(), **kwargs).to(dtype)
-
-
-def _attend_by_products(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> Tensor:
-    """Attend as above by two matrix products, a block of queries at a time, which skips most of what is not seen.
-
-    Sizes are rounded up: what fills them lies behind the last query, where no other sees it.
-    """
-    groups = query.shape[1] // key.shape[1]
-    num_queries, num_before = query.shape[2], key.shape[2] - query.shape[2]
-    queries, keys, values = (
-        F.pad(states[0], (0, 0, 0, -states.shape[2] % SHAPE_STEP))
-        for states in (query, repeat_kv(key, groups), repeat_kv(value, groups))
-    )
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    seen_mask = torch.ones(queries.shape[1], keys.shape[1], dtype=torch.bool).tril(num_before)
-    bias = torch.zeros((), dtype=query.dtype).where(seen_mask, -torch.inf)
-    attended = []
-    for begin in range(0, queries.shape[1], _QUERIES_AT_ONCE):
-        rows = slice(begin, begin + _QUERIES_AT_ONCE)
-        end = num_before + rows.stop + -num_before % SHAPE_STEP
-        scores = torch.baddbmm(bias[rows, :end], queries[:, rows], keys[:, :end].mT, alpha=scale)
-        weights = F.dropout(scores.softmax(-1), dropout)
-        attended.append(torch.bmm(weights, values[:, :end]))
-    return torch.cat(attended, dim=1)[:, :num_queries].transpose(0, 1)[None]
 
 
 def _seen_mask(query: Tensor, key: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from rlhf_cli.algo.tensors import entropy, shift_logprobs
-from rlhf_cli.models.packing import can_pack, rounded_up, unpad
+from rlhf_cli.models.packing import can_pack, read_only_at, rounded_up, unpad
 from rlhf_cli.models.parallel import is_shared_out
 
 MOST_LOGITS = 2**25  # that exist at once, in fp32 128 MiB; up to here nothing is computed twice
@@ -124,7 +124,7 @@ def _states_at(model: PreTrainedModel, inputs: Mapping[str, Tensor], index: Tens
         caught.append(states.index_select(0, index))
         return states[:1]  # the head has to be called with something
 
-    with _before_head(model, catch):
+    with _before_head(model, catch), read_only_at(model, index):
         model(**inputs, use_cache=False)
     return caught[0]
 
@@ -142,7 +142,8 @@ def _logits_of(model: PreTrainedModel, inputs: Mapping[str, Tensor], states: Ten
 @contextmanager
 def head_on(model: PreTrainedModel, predictor_index: Tensor) -> Iterator[None]:
     """Let the head see only the hidden states that `predictor_index` [N] counts row by row."""
-    with _before_head(model, lambda states: states.index_select(0, predictor_index)):
+    take = _before_head(model, lambda states: states.index_select(0, predictor_index))
+    with take, read_only_at(model, predictor_index):
         yield
 
 
