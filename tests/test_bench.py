@@ -36,27 +36,32 @@ def test_block_weights_by_hand():
 
 
 def test_the_forward_pass_of_a_reward_model_by_hand():
-    # 5 tokens are read. The prompt's see 1 + 2 keys; the answers' see 3 + 4, and 3.
-    assert forward(TOY, PAIR, logits=False) == 2 * 5 * 120 + 4 * 4 * (3 + 7 + 3)
+    # 5 tokens are read. The prompt's see 1 + 2 keys; the answers' see 3 + 4, and 3. The MLP is read at 2 of them.
+    assert forward(TOY, PAIR, "score") == 2 * (5 * 48 + 2 * 72) + 4 * 4 * (3 + 7 + 3)
+
+
+def test_the_forward_pass_of_a_critic_by_hand():
+    assert forward(TOY, PAIR, "values") == 2 * (5 * 48 + 3 * 72) + 4 * 4 * (3 + 7 + 3)
 
 
 def test_the_forward_pass_of_a_language_model_by_hand():
-    # The last token of an answer is predicted, never read: 3 are read, seeing 1 + 2 and 3 keys. 3 logit rows.
-    assert forward(TOY, PAIR, logits=True) == 2 * 3 * 120 + 4 * 4 * (3 + 3) + 2 * 4 * 10 * 3
+    # The last token of an answer is predicted, never read: 3 are read, seeing 1 + 2 and 3 keys. 3 logit rows, two
+    # of which come from the last token of the prompt.
+    assert forward(TOY, PAIR, "logits") == 2 * (3 * 48 + 2 * 72) + 4 * 4 * (3 + 3) + 2 * 4 * 10 * 3
 
 
 def test_layers_multiply_blocks_and_attention_alone():
     deep = Shape(4, 6, 3, 10, 2)
-    head = 2 * 4 * 10 * 3
-    assert forward(deep, PAIR, logits=True) - head == 3 * (forward(TOY, PAIR, logits=True) - head)
+    per_layer = 2 * 3 * 120 + 4 * 4 * (3 + 3)
+    assert forward(deep, PAIR, "logits") == forward(TOY, PAIR, "logits") + 2 * per_layer
 
 
 def test_a_stage_counts_its_passes():
-    with_logits, without = (forward(TOY, PAIR, logits=logits) for logits in (True, False))
-    assert useful_flops("sft", TOY, [PAIR], epochs=2) == 6 * with_logits
-    assert useful_flops("train-rm", TOY, [PAIR, PAIR]) == 6 * without
-    assert useful_flops("dpo", TOY, [PAIR], epochs=3) == 10 * with_logits
-    assert useful_flops("ppo", TOY, [PAIR], epochs=4) == 14 * with_logits + 14 * without
+    logits, values, score = (forward(TOY, PAIR, reads) for reads in ("logits", "values", "score"))
+    assert useful_flops("sft", TOY, [PAIR], epochs=2) == 6 * logits
+    assert useful_flops("train-rm", TOY, [PAIR, PAIR]) == 6 * score
+    assert useful_flops("dpo", TOY, [PAIR], epochs=3) == 10 * logits
+    assert useful_flops("ppo", TOY, [PAIR], epochs=4) == 14 * logits + 13 * values + score
 
 
 def test_speedup_pairs_the_rounds():

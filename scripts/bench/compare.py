@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+
 from scripts.bench.flops import Row, Shape, useful_flops
 from scripts.bench.process import run_measured
 from scripts.bench.sides import PPO_EPOCHS, ROOT, Case, Sample, run_ours, run_theirs
@@ -38,7 +40,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--no-checkpointing", action="store_true", help="switch off TRL's gradient checkpointing, its default"
     )
+    parser.add_argument(
+        "--set",
+        action="append",
+        type=setting,
+        default=[],
+        metavar="KEY=VALUE",
+        help="a leaf of our configuration",
+    )
     return parser.parse_args()
+
+
+def setting(words: str) -> tuple[str, object]:
+    """Read `section.key=value`, the value as YAML."""
+    key, _, value = words.partition("=")
+    return key, yaml.safe_load(value)
 
 
 def main() -> None:
@@ -47,9 +63,10 @@ def main() -> None:
     work: Path = arguments.work.resolve()
     size = "gpu" if arguments.device == "gpu" else "small"
     world = ensure_world(work, arguments.rows, num_rows=arguments.num_rows, size=size)
-    peaks = measure_peaks(work, arguments.device)
+    precisions = arguments.precision or list(PRECISIONS)
+    peaks = measure_peaks(work, arguments.device, precisions)
     for stage in arguments.stage or STAGES:
-        for precision in arguments.precision or PRECISIONS:
+        for precision in precisions:
             case = Case(
                 stage,
                 precision,
@@ -58,6 +75,7 @@ def main() -> None:
                 device=arguments.device,
                 batch_size=arguments.batch_size,
                 their_checkpointing=not arguments.no_checkpointing,
+                settings=dict(arguments.set),
             )
             rounds = measure(case, arguments.rounds, arguments.side, (arguments.envs or work).resolve())
             save(work / "results", compare(case, rounds, peaks[precision]))
@@ -80,10 +98,10 @@ def ensure_world(
     return world
 
 
-def measure_peaks(work: Path, device: str) -> dict[str, float]:
-    """Measure the matrix-multiply peak of both precisions, in FLOP/s."""
+def measure_peaks(work: Path, device: str, precisions: list[str]) -> dict[str, float]:
+    """Measure the matrix-multiply peak in each precision, in FLOP/s."""
     log = work / "peak.log"
-    run_measured([sys.executable, "-m", "scripts.bench.peak", "--device", device], log)
+    run_measured([sys.executable, "-m", "scripts.bench.peak", *precisions, "--device", device], log)
     peaks: dict[str, float] = json.loads(log.read_text().splitlines()[-1])
     say(
         "matrix-multiply peak: "
