@@ -1,6 +1,6 @@
 """How much memory training will take, from the configuration alone: no weights are read.
 
-Weights, gradients and moments are exact. Activations are a rule of thumb: 56 bytes per token, layer and unit of width
+Weights, gradients and moments are exact. Activations are a rule of thumb: 48 bytes per token, layer and unit of width
 at 16 bit, twice that at 32. It is fitted to one Llama (8 layers, width 512, 3,900 tokens in fp32 on a CPU); other
 families may be half as large again. Python and its libraries take about 0.4 GiB more.
 """
@@ -14,7 +14,7 @@ from rlhf_cli.config.sections import Loop, Model
 from rlhf_cli.models.device import micro_tokens_for, num_parameters, pick_device
 from rlhf_cli.models.load import Vocabulary, model_without_weights
 
-_BYTES_PER_UNIT = 56
+_BYTES_PER_UNIT = 48
 _GIB = 2**30
 
 

@@ -36,11 +36,11 @@ def test_activations_follow_tokens_layers_and_precision(vocabulary: Vocabulary):
 
     plain = activations(micro_tokens=100, precision="float32")
     vocab = 2 * count_tokens(vocabulary)
-    assert plain == 100 * 2 * (56 * 48 * 2 + vocab)
+    assert plain == 100 * 2 * (48 * 48 * 2 + vocab)
     assert activations(micro_tokens=200, precision="float32") == 2 * plain
     assert activations(micro_tokens=100, precision="bfloat16") == plain // 2
     with_checkpoints = activations(micro_tokens=100, precision="float32", gradient_checkpointing=True)
-    assert with_checkpoints == 100 * 2 * (56 * 48 + vocab)
+    assert with_checkpoints == 100 * 2 * (48 * 48 + vocab)
 
 
 def count_tokens(vocabulary: Vocabulary) -> int:
