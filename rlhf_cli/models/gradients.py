@@ -48,10 +48,20 @@ class _Linear(nn.Linear):
             return super().forward(input)
         low = self.weight.detach()
         if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            input, low = input.to(dtype), low.to(dtype)
+            input, low = input.to(torch.get_autocast_dtype("cpu")), self._cast(low)
         product: Tensor = _Product.apply(input, low, self.weight)  # type: ignore[no-untyped-call]
         return product if self.bias is None else product + self.bias.to(product.dtype)
+
+    def _cast(self, weight: Tensor) -> Tensor:
+        """Give the weight in the precision of autocast, cast once for all micro-batches of a step.
+
+        While it has a gradient it is what it was: an optimizer's step, and whatever else writes weights, drops that.
+        """
+        kept: Tensor | None = vars(self).get("_kept")
+        dtype = torch.get_autocast_dtype("cpu")
+        if kept is None or kept.dtype != dtype or self.weight.grad is None:
+            self._kept = kept = weight.to(dtype)
+        return kept
 
 
 class _Product(torch.autograd.Function):

@@ -122,3 +122,18 @@ def test_a_compiled_model_makes_its_gradients_itself() -> None:
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     compiled(torch.ones(1, 3)).sum().backward()
     assert torch.equal(layer.weight.grad, torch.ones(2, 3))
+
+
+def test_a_weight_is_cast_once_for_a_step_and_anew_after_it() -> None:
+    model = learning_in_place("llama")
+    layer = next(part for part in model.modules() if isinstance(part, nn.Linear))
+    gradients_of_two_batches(model, bf16())
+    cast_for_step = vars(layer)["_kept"]
+    gradients_of_two_batches(model, bf16())
+    assert vars(layer)["_kept"] is cast_for_step
+    with torch.no_grad():
+        layer.weight.mul_(2.0)
+    model.zero_grad()
+    gradients_of_two_batches(model, bf16())
+    assert torch.equal(vars(layer)["_kept"], layer.weight.bfloat16())
+    assert vars(layer)["_kept"] is not cast_for_step
