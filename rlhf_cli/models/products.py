@@ -1,15 +1,15 @@
 """Attention of packed rows by the matrix products of a CPU, which are faster than its attention kernels.
 
-Only queries, keys, values and the result are kept for the backward pass; attention weights, as many as the square of a
-row's length for each head, are computed once more there (Dao et al. 2022, algorithm 4, without its tiles of keys).
+Only queries, keys and values are kept for the backward pass; attention weights, as many as the square of a row's
+length for each head, are computed once more there (Dao et al. 2022, algorithm 4, without its tiles of keys).
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rlhf_cli.algo.packing import SHAPE_STEP, Sizes
@@ -30,41 +30,64 @@ class _Span:
         return size
 
     def take(self, states: Tensor) -> Tensor:
-        """Take the keys or values [H, S, D] of what is seen, with zeros behind them up to a size that occurs often."""
-        seen = states[:, self.own]
-        if self.num_before:
-            seen = torch.cat([states[:, self.prompt], seen], dim=1)
-        return F.pad(seen, (0, 0, 0, -seen.shape[1] % SHAPE_STEP))
+        """Take the keys or values [H, S, D] of what is seen."""
+        return _joined(states, [self.prompt, self.own] if self.num_before else [self.own])
 
-    def add(self, total: Tensor, part: Tensor) -> None:
-        """Add what `take` made of the gradient [H, S, D] to where it came from."""
+    def put(self, total: Tensor, part: Tensor) -> None:
+        """Put what `take` made of the gradient [H, S, D] to where it came from; the prompt has some already."""
         num_own = self.own.stop - self.own.start
-        total[:, self.own] += part[:, self.num_before : self.num_before + num_own]
+        total[:, self.own] = part[:, self.num_before : self.num_before + num_own]
         if self.num_before:
             total[:, self.prompt] += part[:, : self.num_before]
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Some queries of a span at once: `rows` of the packed row, which see no more than the first `num_keys` keys.
-
-    Sizes are rounded up: what fills them lies behind the last query, where no other sees it.
-    """
+    """Some queries of a span at once: `rows` of the packed row, which see no more than the first `num_keys` keys."""
 
     rows: slice
     num_keys: int
     num_before: int
 
-    def take(self, states: Tensor) -> Tensor:
-        """Take what belongs to the queries [H, L, D], filled up with zeros."""
-        taken = states[:, self.rows]
-        return F.pad(taken, (0, 0, 0, -taken.shape[1] % SHAPE_STEP))
+    @property
+    def num_queries(self) -> int:
+        size: int = self.rows.stop - self.rows.start
+        return size
 
     def weights(self, queries: Tensor, keys: Tensor, scale: float) -> Tensor:
         """Give the attention weights [H, L, S]."""
-        shape = queries.shape[1], self.num_keys
-        bias = torch.full(shape, -torch.inf, dtype=queries.dtype).triu(self.num_before + 1)
+        bias = _bias(self.num_before, queries.shape[1], self.num_keys, queries.dtype)
         return torch.baddbmm(bias, queries, keys[:, : self.num_keys].mT, alpha=scale).softmax(-1)
+
+
+def _joined(states: Tensor, runs: Sequence[slice]) -> Tensor:
+    """Copy runs of tokens [H, N, D] one behind the other, with zeros behind them up to a size that occurs often.
+
+    What fills the size lies behind the last query, where no other sees it.
+    """
+    num_heads, _, width = states.shape
+    size = sum(run.stop - run.start for run in runs)
+    joined = states.new_empty(num_heads, size + -size % SHAPE_STEP, width)
+    begin = 0
+    for run in runs:
+        end = begin + run.stop - run.start
+        joined[:, begin:end] = states[:, run]
+        begin = end
+    joined[:, begin:] = 0
+    return joined
+
+
+def _bias(num_before: int, num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
+    """Give what hides later keys from each query [L, S]: minus infinity behind the `num_before` and its own."""
+    most_before = 1 << num_before.bit_length()
+    begin = most_before - num_before
+    return _wide_bias(most_before, dtype)[:num_queries, begin : begin + num_keys]
+
+
+@lru_cache(maxsize=8)
+def _wide_bias(most_before: int, dtype: torch.dtype) -> Tensor:
+    shape = _QUERIES_AT_ONCE, most_before + _QUERIES_AT_ONCE + SHAPE_STEP
+    return torch.full(shape, -torch.inf, dtype=dtype).triu(most_before + 1)
 
 
 def _spans(layout: Sizes) -> Iterator[_Span]:
@@ -82,7 +105,8 @@ def _spans(layout: Sizes) -> Iterator[_Span]:
 
 
 def _blocks(span: _Span) -> Iterator[_Block]:
-    for begin in range(span.own.start, span.own.stop, _QUERIES_AT_ONCE):
+    """Walk the queries of a span from the last ones, which see all of its keys, to the first."""
+    for begin in reversed(range(span.own.start, span.own.stop, _QUERIES_AT_ONCE)):
         end = min(begin + _QUERIES_AT_ONCE, span.own.stop)
         num_before = span.num_before + begin - span.own.start
         num_keys = num_before + end - begin
@@ -104,41 +128,42 @@ class _Attention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: Sequence[Sequence[int]], scale: float
     ) -> Tensor:
         num_heads, num_tokens = query.shape[1:3]
-        attended = value.new_zeros(1, num_tokens, num_heads, value.shape[-1])
+        attended = value.new_empty(1, num_tokens, num_heads, value.shape[-1])
         by_head = attended[0].transpose(0, 1)
         for span in _spans(layout):
             keys, values = (_repeat(span.take(states[0]), num_heads) for states in (key, value))
             for block in _blocks(span):
-                weights = block.weights(block.take(query[0]), keys, scale)
+                weights = block.weights(_joined(query[0], [block.rows]), keys, scale)
                 result = torch.bmm(weights, values[:, : block.num_keys])
-                by_head[:, block.rows] = result[:, : block.rows.stop - block.rows.start]
-        ctx.save_for_backward(query, key, value, attended)
+                by_head[:, block.rows] = result[:, : block.num_queries]
+        ctx.save_for_backward(query, key, value)
         ctx.layout, ctx.scale = layout, scale
         return attended
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        query, key, value, attended = ctx.saved_tensors
+        query, key, value = ctx.saved_tensors
         num_heads, num_key_heads = query.shape[1], key.shape[1]
         gradient = gradients[0][0].transpose(0, 1)
-        # The softmax subtracts, for each query, its gradient times its result.
-        means = torch.linalg.vecdot(gradient, attended[0].transpose(0, 1)).unsqueeze(-1)
-        of_query, of_key, of_value = (torch.zeros_like(states) for states in (query, key, value))
+        of_query, of_key, of_value = (torch.empty_like(states) for states in (query, key, value))
         for span in _spans(ctx.layout):
             keys, values = (_repeat(span.take(states[0]), num_heads) for states in (key, value))
-            of_keys, of_values = torch.zeros_like(keys), torch.zeros_like(values)
-            for block in _blocks(span):
-                queries, results, num_keys = block.take(query[0]), block.take(gradient), block.num_keys
+            of_keys, of_values = torch.empty_like(keys), torch.empty_like(values)
+            for number, block in enumerate(_blocks(span)):
+                share = float(
+                    number > 0
+                )  # of what is there: nothing in front of the first block, which fills it
+                queries, results = (_joined(states, [block.rows]) for states in (query[0], gradient))
                 weights = block.weights(queries, keys, ctx.scale)
-                of_values[:, :num_keys].baddbmm_(weights.mT, results)
-                of_scores = torch.bmm(results, values[:, :num_keys].mT)
-                of_scores.sub_(block.take(means)).mul_(weights)
-                of_keys[:, :num_keys].baddbmm_(of_scores.mT, queries, alpha=ctx.scale)
-                of_queries = torch.bmm(of_scores, keys[:, :num_keys]).mul_(ctx.scale)
-                of_query[0, :, block.rows] = of_queries[:, : block.rows.stop - block.rows.start]
-            span.add(of_key[0], _sum_over_groups(of_keys, num_key_heads))
-            span.add(of_value[0], _sum_over_groups(of_values, num_key_heads))
-        return of_query, of_key, of_value, None, None
+                of_values[:, : block.num_keys].baddbmm_(weights.mT, results, beta=share)
+                of_weights = torch.bmm(results, values[:, : block.num_keys].mT)
+                of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+                of_keys[:, : block.num_keys].baddbmm_(of_scores.mT, queries, beta=share)
+                of_queries = torch.bmm(of_scores, keys[:, : block.num_keys])
+                of_query[0, :, block.rows] = of_queries[:, : block.num_queries]
+            span.put(of_key[0], _sum_over_groups(of_keys, num_key_heads))
+            span.put(of_value[0], _sum_over_groups(of_values, num_key_heads))
+        return of_query.mul_(ctx.scale), of_key.mul_(ctx.scale), of_value, None, None
 
 
 def _repeat(states: Tensor, num_heads: int) -> Tensor:
