@@ -17,6 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from rlhf_cli.algo.packing import SHAPE_STEP, pack
+from rlhf_cli.models import decoding
 from rlhf_cli.models.products import attend_by_products
 from rlhf_cli.models.unread import finish_only_at
 
@@ -110,10 +111,7 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """Attend row by row where `attention_mask` is a layout, else as sdpa: [1, H, N, D] -> [1, N, H, D]."""
     if attention_mask is None or attention_mask.dtype != torch.int32:
-        plain: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, **kwargs
-        )
-        return plain
+        return decoding.attend(module, query, key, value, attention_mask, **kwargs)
     query, key, layout = query.to(value.dtype), key.to(value.dtype), attention_mask[0, 0].tolist()
     if value.device.type == "cpu" and not kwargs.get("dropout"):
         scale = kwargs.get("scaling") or query.shape[-1] ** -0.5

@@ -19,6 +19,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from rlhf_cli.data.batches import split_by_tokens
 from rlhf_cli.errors import DataError, Preempted
+from rlhf_cli.models.decoding import attending_from_one
 from rlhf_cli.models.device import Autocast
 from rlhf_cli.rollout.answers import Answers
 from rlhf_cli.rollout.cache import SlotCache, has_plain_cache, reserve_cache
@@ -76,7 +77,8 @@ class TransformersEngine:
         longest_first = sorted(range(len(requests)), key=lambda row: -len(prompts[row]))
         answers = Answers([requests[row] for row in longest_first], sampling, self.model.device)
         # One region for all: autocast keeps the weights it has cast until the region ends.
-        with torch.no_grad(), _evaluating(self.model), _casts_kept(self.model), self.autocast():
+        quick = attending_from_one(self.model)
+        with torch.no_grad(), _evaluating(self.model), _casts_kept(self.model), quick, self.autocast():
             if has_plain_cache(self.model.config):
                 self._decode_in_slots(answers)
             else:

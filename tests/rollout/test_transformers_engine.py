@@ -9,11 +9,19 @@ from policies import GROUPED, MODELS, PAD, PROMPTS, SEEDS, STOPS, VOCAB, build, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from rlhf_cli.errors import DataError, DivergedError, Preempted
+from rlhf_cli.models import decoding
 from rlhf_cli.rollout import transformers_engine
 from rlhf_cli.rollout.transformers_engine import TransformersEngine
 
 # peft asks transformers for an attribute by its old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+
+@pytest.fixture(params=["kernel", "by hand"], autouse=True)
+def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run all of this with either attention; models as small as these would have the kernel's alone."""
+    if request.param == "by hand":
+        monkeypatch.setattr(decoding, "_LEAST_ELEMENTS", 0)
 
 
 @pytest.fixture(params=MODELS)
