@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rlhf_cli.data.template import Rendered, Renderer
 from rlhf_cli.data.tokens import Place, TextTokens, moved
+from rlhf_cli.data.turns import in_turns
 from rlhf_cli.errors import DataError
 from rlhf_cli.records import Comparison, Demonstration, Prompt, Text
 
@@ -167,16 +168,18 @@ class Encoder:
     ) -> Iterator[EncodedText]:
         """Encode prompts with their completions and origins, many at a time."""
         asked = iter(asked)
-        while chunk := list(islice(asked, ROWS_PER_CALL)):
-            encode = partial(self._encode_chunk, chunk, loss_on)
-            # Less than a whole chunk takes no time worth a file.
-            if self._cache is None or len(chunk) < ROWS_PER_CALL:
-                block = encode()
-            else:
-                texts = (loss_on, [texts for *texts, _ in chunk])
-                block = self._cache.block(texts, [origin for *_, origin in chunk], encode)
+        chunks = iter(lambda: list(islice(asked, ROWS_PER_CALL)), [])
+        for block in in_turns(partial(self._block, loss_on=loss_on), chunks):
             self.tally.counts[_SPELLED_OUT] += block.num_spelled_out
             yield from block.rows
+
+    def _block(self, chunk: Sequence[tuple[Text, Text, str]], loss_on: str) -> Block:
+        encode = partial(self._encode_chunk, chunk, loss_on)
+        # Less than a whole chunk takes no time worth a file.
+        if self._cache is None or len(chunk) < ROWS_PER_CALL:
+            return encode()
+        texts = (loss_on, [texts for *texts, _ in chunk])
+        return self._cache.block(texts, [origin for *_, origin in chunk], encode)
 
     def _encode_chunk(self, chunk: Sequence[tuple[Text, Text, str]], loss_on: str) -> Block:
         rendered = [self.renderer.pair(*texts, loss_on=loss_on) for texts in chunk]

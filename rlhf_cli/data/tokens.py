@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from threading import Lock
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 _ANCHOR = "\n"
 
@@ -22,6 +23,7 @@ class TextTokens:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, sentinels: Mapping[str, str]) -> None:
         self._tokenizer = tokenizer
+        self._lock = Lock()  # a call changes how the next ones read special tokens
         self._specials = {sentinel: special for special, sentinel in sentinels.items()}
         self._sentinel = re.compile(f"([{''.join(self._specials)}])")
         self._anchor_ids = self._call([_ANCHOR])[0][0]
@@ -80,21 +82,30 @@ class TextTokens:
     def _ids(self, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        batch = self._tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        ids: list[list[int]] = batch["input_ids"]
-        return ids
+        tokenizer = self._tokenizer
+        with self._lock:
+            if not isinstance(tokenizer, PreTrainedTokenizerFast):
+                batch = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+                return list(batch["input_ids"])
+            # As transformers calls it, less the places: a third of the time.
+            backend = tokenizer.backend_tokenizer
+            backend.no_truncation()
+            backend.no_padding()
+            backend.encode_special_tokens = tokenizer.split_special_tokens
+            return [tokens.ids for tokens in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _call(self, texts: list[str], *, spell_out: bool = False) -> list[Tokens]:
         if not texts:
             return []
-        batch = self._tokenizer(
-            texts,
-            add_special_tokens=False,
-            split_special_tokens=spell_out,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,
-        )
+        with self._lock:
+            batch = self._tokenizer(
+                texts,
+                add_special_tokens=False,
+                split_special_tokens=spell_out,
+                return_offsets_mapping=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
         columns = zip(batch["input_ids"], batch["offset_mapping"], strict=True)
         return [(list(ids), _places(offsets)) for ids, offsets in columns]
 
