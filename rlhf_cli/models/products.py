@@ -150,9 +150,7 @@ class _Attention(torch.autograd.Function):
             keys, values = (_repeat(span.take(states[0]), num_heads) for states in (key, value))
             of_keys, of_values = torch.empty_like(keys), torch.empty_like(values)
             for number, block in enumerate(_blocks(span)):
-                share = float(
-                    number > 0
-                )  # of what is there: nothing in front of the first block, which fills it
+                share = float(number > 0)  # of what is there; the first block fills it
                 queries, results = (_joined(states, [block.rows]) for states in (query[0], gradient))
                 weights = block.weights(queries, keys, ctx.scale)
                 of_values[:, : block.num_keys].baddbmm_(weights.mT, results, beta=share)
