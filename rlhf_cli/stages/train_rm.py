@@ -68,11 +68,12 @@ def run(config: TrainRmConfig, run: Run) -> StageResult:
         may_recompute=[loaded.core] if config.train.gradient_checkpointing == "auto" else (),
     )
     metrics = trainer.fit()
-    scores = torch.cat(learner.scores_of(data.train[:_PAIRS_FOR_SCALE]))
+    judged, rows = learner.judged(data.train[:_PAIRS_FOR_SCALE]), "training"
+    scores = torch.cat(judged[:2])
     run.set_extra("score_scale", {"mean": float(scores.mean()), "std": float(scores.std())})
-    pairs, rows = (learner.held_out, "held out") if learner.held_out else (data.train, "training")
-    chosen, rejected, origins = learner.judged(pairs[:_PAIRS_FOR_SCALE])
-    record_scores(run, chosen, rejected, origins, rows=rows)
+    if learner.held_out:
+        judged, rows = learner.judged(learner.held_out[:_PAIRS_FOR_SCALE]), "held out"
+    record_scores(run, *judged, rows=rows)
     save_together(loaded, run, lambda: open_classifier(config, vocabulary))
     return StageResult(run.dir.model, source.num_steps, metrics)
 
